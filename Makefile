@@ -1,0 +1,51 @@
+# Two commands do all the set-up: `make run` and `make test`.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/runtime ## Serve on 127.0.0.1:8000 (PORT=... for another port)
+	@$(BIN)/python -c 'import wsgi'
+	@HASHER_HOST=$${HASHER_HOST:-127.0.0.1} exec $(BIN)/gunicorn wsgi:app
+
+test: .venv/development ## Run the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: .venv/development ## Check style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/development ## Rewrite the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
+	@$(BIN)/uv pip compile pyproject.toml --upgrade --output-file requirements.txt $(LOCK)
+	@$(BIN)/uv pip compile --group dev --upgrade --constraint requirements.txt \
+		--output-file requirements-dev.txt $(LOCK)
+
+# One lock for every platform and every Python from the oldest that is supported.
+LOCK := --universal --generate-hashes --quiet --no-annotate --custom-compile-command "make lock"
+
+clean: ## Remove everything that these commands made
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A file in .venv says which list is installed; a newer list is installed again.
+.venv/runtime: requirements.txt | .venv/bin/pip
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/development: requirements-dev.txt .venv/runtime
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"hasher needs Python 3.11 or newer: make PYTHON=python3.12, say.")'
+	@$(PYTHON) -m venv .venv

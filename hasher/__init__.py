@@ -1,0 +1,33 @@
+"""hasher, a content-addressed message store over HTTP."""
+
+import os
+
+from flask import Flask
+
+from hasher import errors, media
+from hasher.digest import DigestConverter
+from hasher.messages import messages
+from hasher.settings import Settings
+from hasher.stores import Store, open_store
+
+
+def create_app(settings: Settings | None = None, *, store: Store | None = None) -> Flask:
+    """The WSGI application.
+
+    Without `settings` the environment's are used, and without `store` the one that the settings
+    name is opened.
+    """
+    if settings is None:
+        settings = Settings.from_environ(os.environ)
+    if store is None:
+        store = open_store(settings.store, memory_limit=settings.memory_limit)
+
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
+    app.extensions["store"] = store
+    app.url_map.converters["digest"] = DigestConverter
+    app.url_map.merge_slashes = False  # a redirect would be an HTML page; "//messages" is a 404
+    app.register_blueprint(messages)
+    app.after_request(media.seal)
+    errors.register(app, store)
+    return app

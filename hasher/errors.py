@@ -1,0 +1,82 @@
+"""Every error, whoever raises it, in one shape: `{"error": "<a sentence>"}`."""
+
+from flask import Flask, Response, abort, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from hasher.digest import DamagedMessage
+from hasher.media import json_response
+from hasher.stores import Store, StoreFull
+
+# In place of werkzeug's own texts, which speak of browsers and spelling.
+SENTENCES = {
+    400: "The request could not be understood.",
+    404: "There is nothing here: POST /messages stores a message, GET /messages/<digest> reads it.",
+    500: "The service failed to answer; its log says why.",
+}
+
+
+def register(app: Flask, store: Store) -> None:
+    """Map everything that can be raised in a request to its answer."""
+    app.before_request(refuse_cross_site)
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(StoreFull, store_full)
+    app.register_error_handler(DamagedMessage, damaged)
+    app.register_error_handler(Exception, crashed)
+    for error in store.errors:
+        app.register_error_handler(error, unreachable)
+
+
+def refuse_cross_site() -> None:
+    """403 for what another site's page makes a browser write: text/plain needs no preflight."""
+    if request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        abort(403, "A page of another site cannot store messages here.")
+
+
+def error_response(status: int, sentence: str) -> Response:
+    """One error. It is not for caches: what is missing now may exist in a second."""
+    return json_response({"error": sentence}, status, {"Cache-Control": "no-store"})
+
+
+def http_error(error: HTTPException) -> Response:
+    """An error with a status of its own: ours from `abort`, or werkzeug's from the routing."""
+    status = error.code or 500
+    response = error_response(status, sentence_for(error, status))
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
+
+
+def sentence_for(error: HTTPException, status: int) -> str:
+    """The sentence given to `abort`, or the one for a status that came without."""
+    if status == 404 and request.path.startswith("/messages/"):
+        return "Message not found."
+    if isinstance(error, MethodNotAllowed):
+        return f"This address takes {', '.join(sorted(error.valid_methods or ()))}."
+    if error.description and error.description != type(error).description:
+        return error.description
+    return SENTENCES.get(status, SENTENCES[400 if status < 500 else 500])
+
+
+def store_full(_: StoreFull) -> Response:
+    """A store at its limit takes no new message, and still gives back every old one."""
+    return error_response(507, "The store is full: messages stored already can still be read.")
+
+
+def unreachable(error: Exception) -> Response:
+    """A store that cannot be asked: never a 404, since the message may well be there."""
+    current_app.logger.error("The store cannot be reached: %s", error)
+    response = error_response(503, "The store cannot be reached; try again in a moment.")
+    response.headers["Retry-After"] = "1"
+    return response
+
+
+def damaged(error: DamagedMessage) -> Response:
+    """A stored message that no longer matches its digest is reported and never served."""
+    current_app.logger.error("The message stored under %s is damaged: not served.", error.digest)
+    return error_response(500, "The stored message is damaged, so it is not served.")
+
+
+def crashed(error: Exception) -> Response:
+    """Anything that nobody foresaw: the client gets a sentence, the log the traceback."""
+    current_app.logger.error("%s %s failed.", request.method, request.path, exc_info=error)
+    return error_response(500, SENTENCES[500])

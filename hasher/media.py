@@ -1,0 +1,176 @@
+"""What a body means: bytes to a validated message, and an answer to bytes."""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+from flask import Request, Response, abort, request
+
+NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it belongs
+
+OFFERED = (
+    "Send the message as application/json or text/plain, in UTF-8 and without a Content-Encoding."
+)
+# Set in the WSGI environment once nothing of a body is left on the connection.
+BODY_READ = "hasher.body_read"
+
+# A high surrogate that no low one follows: msgspec reports it as JSON that ends too early.
+LONE_SURROGATE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+
+KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "a boolean",
+    "null": "null",
+    "array": "an array",
+    "object": "an object",
+}
+
+
+class Post(msgspec.Struct):
+    """The JSON body of `POST /messages`."""
+
+    message: str
+
+
+POST = msgspec.json.Decoder(Post)
+
+
+def read_message(request: Request, limit: int) -> bytes:
+    """The message in the body of `request`, as UTF-8.
+
+    Aborts with 400 where there is none, 413 where the body is over `limit` bytes, 415 where its
+    media type, charset or content coding is not offered, and 408 where the client stalls.
+    """
+    decode = DECODERS.get(request.mimetype)
+    if decode is None or not is_plain_utf8(request):
+        abort(415, OFFERED)
+    return decode(read_body(request, limit))
+
+
+def is_plain_utf8(request: Request) -> bool:
+    """Whether the body says that it is UTF-8 as it stands: nothing here inflates or converts."""
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    return charset in {"utf-8", "utf8"} and coding == "identity"
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, or 400 where it was cut or malformed, 408 where it stalled, 413 over `limit`.
+
+    A length that is announced is refused unread. A chunked body announces none, so one byte more
+    than the limit is asked for: its arrival tells a body over the limit from one that fills it.
+    """
+    announced = request.content_length
+    if announced is not None and announced > limit:
+        abort(413, f"The body is over the limit of {limit} bytes.")
+    body = read_stream(request, limit + 1)
+    if len(body) > limit:
+        abort(413, f"The body is over the limit of {limit} bytes.")
+    if announced is not None and len(body) < announced:
+        abort(400, "The body ended before its Content-Length.")
+    request.environ[BODY_READ] = True
+    return body
+
+
+def read_stream(request: Request, size: int) -> bytes:
+    """At most `size` bytes of the body; 400 or 408 where the server could not read them."""
+    try:
+        return request.stream.read(size)
+    except (BlockingIOError, TimeoutError):
+        abort(408, "The body did not arrive in time; send it again.")
+    except Exception:  # noqa: BLE001 - each WSGI server has its own for a malformed or cut chunk
+        abort(400, "The body is malformed or was cut: its chunks could not be read.")
+
+
+def from_json(body: bytes) -> bytes:
+    """The `message` of a JSON object, or 400 with what is wrong with it."""
+    text = utf8(body)
+    try:
+        return POST.decode(text).message.encode()
+    except RecursionError:
+        abort(400, "The body is not acceptable JSON: it is nested too deep.")
+    except msgspec.DecodeError as error:
+        abort(400, complaint(text, str(error)))
+
+
+def from_text(body: bytes) -> bytes:
+    """The body itself, or 400 where it is not UTF-8."""
+    utf8(body)
+    return body
+
+
+DECODERS = {"application/json": from_json, "text/plain": from_text}
+
+
+def utf8(body: bytes) -> str:
+    """The body decoded, or 400."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        abort(400, f"The body is not valid UTF-8 (at byte {error.start}).")
+
+
+def complaint(text: str, error: str) -> str:
+    """What msgspec says in `error` about `text` as a sentence for the person who sent it."""
+    expected = re.fullmatch(r"Expected `\w+`, got `(\w+)`( - at `\$\.message`)?", error)
+    if expected:
+        kind, in_message = KINDS[expected[1]], expected[2]
+        start = "message must be a string" if in_message else "The body must be a JSON object"
+        return f"{start}, got {kind}."
+    if error.startswith("Object missing"):
+        return 'The body must have a "message".'
+    if not text.strip():
+        return "The body is empty."
+    if LONE_SURROGATE.search(text):
+        return "The body has a lone surrogate escape, which has no UTF-8 form."
+    reason = error.removeprefix("JSON is malformed: ").replace("Input data was", "it is")
+    return f"The body is not valid JSON: {reason}."
+
+
+def json_response(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """`content` as compact JSON with a final newline."""
+    body = msgspec.json.encode(content) + NEWLINE
+    return Response(body, status, headers, content_type="application/json")
+
+
+def text_response(message: bytes) -> Response:
+    """`message` as it is, in UTF-8."""
+    return Response(message, content_type="text/plain; charset=utf-8")
+
+
+def cacheable(response: Response, etag: str) -> Response:
+    """`response` for any cache, for ever; 304 where the client has it (RFC 9110, section 13.1.2).
+
+    A message never changes under its digest, so `etag` names one representation of it for good.
+    """
+    response.headers["ETag"] = f'"{etag}"'
+    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    if request.if_none_match.contains_weak(etag):
+        response.status_code = 304
+        response.set_data(b"")
+        del response.headers["Content-Type"], response.headers["Content-Length"]
+    return response
+
+
+def seal(response: Response) -> Response:
+    """What every answer has, an error too: no sniffing, and no body left on the connection.
+
+    An answer that comes before the body was read closes the connection (RFC 9112, section 9.6):
+    reading what is left would let a client hold the thread with what was refused already.
+    """
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.method == "OPTIONS":
+        response.status_code = 204  # Flask's own answer is an empty HTML page
+    if has_body(request) and BODY_READ not in request.environ:
+        response.headers["Connection"] = "close"
+    return response
+
+
+def has_body(request: Request) -> bool:
+    """Whether a body comes with the request (RFC 9112, section 6.3)."""
+    length = request.environ.get("CONTENT_LENGTH") or "0"
+    return length != "0" or "HTTP_TRANSFER_ENCODING" in request.environ

@@ -1,0 +1,50 @@
+"""The two routes: store a message, read it back."""
+
+from base64 import b64encode
+
+from flask import Blueprint, Response, abort, current_app, request
+
+from hasher import media
+from hasher.digest import digest, verified
+from hasher.stores import Store
+
+messages = Blueprint("messages", __name__)
+
+
+@messages.post("/messages")
+def post_message() -> Response:
+    """Store the message in the body: 201 when it is new, 200 when it was stored already."""
+    message = media.read_message(request, current_app.config["MAX_MESSAGE_BYTES"])
+    name = digest(message)
+    status = 201 if store().put(name, message) else 200
+    return media.json_response({"digest": name}, status, {"Location": f"/messages/{name}"})
+
+
+@messages.get("/messages/<digest:name>")
+def get_message(name: str) -> Response:
+    """The message as JSON."""
+    message = read(name)
+    return media.cacheable(media.json_response({"message": message.decode()}), etag=name)
+
+
+@messages.get("/messages/<digest:name>.txt")
+def get_text(name: str) -> Response:
+    """The message itself, with a digest header that equals the one in the address (RFC 9530)."""
+    message = read(name)
+    response = media.cacheable(media.text_response(message), etag=f"{name}.txt")
+    response.headers["Repr-Digest"] = f"sha-256=:{b64encode(bytes.fromhex(name)).decode()}:"
+    return response
+
+
+def read(name: str) -> bytes:
+    """The message stored under `name`, hashed again before anybody sees it; 404 without one."""
+    message = store().get(name)
+    if message is None:
+        abort(404)
+    return verified(message, name)
+
+
+def store() -> Store:
+    """The store that the application was made with."""
+    opened: Store = current_app.extensions["store"]
+    return opened

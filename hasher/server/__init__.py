@@ -1,0 +1,1 @@
+"""How gunicorn serves hasher: the worker class and the hooks that gunicorn.conf.py names."""

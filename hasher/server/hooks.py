@@ -1,0 +1,82 @@
+"""gunicorn's hooks for every store: what is checked before the start, and the line that says it."""
+
+import errno
+import logging
+import os
+import resource
+import socket
+
+from gunicorn.arbiter import Arbiter
+
+from hasher.settings import InvalidSetting, Settings
+
+log = logging.getLogger("gunicorn.error")
+
+CONNECTIONS = 4096  # that a worker keeps open at once, idle ones included
+OTHER_FILES = 64  # standard streams, listeners, pipes, the store, and the interpreter's own
+
+
+def connections(settings: Settings) -> int:
+    """How many connections a worker may hold, after raising the limit of open files for them.
+
+    A worker that runs out of file descriptors in `accept` dies of it, with a `memory://` store:
+    so it stops accepting before, and clients wait in the kernel's queue. Each thread may need one
+    descriptor for its connection's poller, beside the connection's own.
+    """
+    reserve = OTHER_FILES + settings.threads
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + reserve
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted - reserve <= settings.threads:
+        needed = reserve + settings.threads + 1
+        raise InvalidSetting(
+            f"The limit of open files is {wanted}, and {settings.threads} threads need {needed}: "
+            f"raise it with ulimit -n {needed}, or lower HASHER_THREADS."
+        )
+    return wanted - reserve
+
+
+def on_starting(server: Arbiter) -> None:
+    """Stop at once, in one line, where an address cannot be listened on: gunicorn tries for 5 s."""
+    inherited = server.master_pid or "LISTEN_FDS" in os.environ or server.cfg.reuse_port
+    for address in () if inherited else server.cfg.address:
+        if isinstance(address, tuple):
+            require_free(*address)
+
+
+def require_free(host: str, port: int) -> None:
+    """InvalidSetting unless this process can listen on `host`:`port`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            fault = "is in use: stop what listens there, or set PORT to a free port"
+        else:
+            fault = f"cannot be listened on ({error.strerror}): set HASHER_HOST or PORT"
+        raise InvalidSetting(f"{host}:{port} {fault}.") from None
+
+
+def announce(server: Arbiter, settings: Settings) -> None:
+    """Say in one line what this service will do, and a warning where it was asked for more."""
+    log.info(
+        "hasher keeps messages in %s; workers: %d, threads each: %d, connections each: %d; "
+        "largest body: %d bytes%s",
+        settings.store,
+        server.cfg.workers,
+        server.cfg.threads,
+        server.cfg.worker_connections,
+        settings.max_message_bytes,
+        ""
+        if settings.shared
+        else f"; memory limit: {settings.memory_limit} bytes; messages end with this process",
+    )
+    if not settings.shared and settings.web_concurrency > 1:
+        log.warning(
+            "WEB_CONCURRENCY=%d was lowered to 1, since memory:// keeps messages in one process: "
+            "set WEB_CONCURRENCY=1, and HASHER_THREADS to answer more requests at once.",
+            settings.web_concurrency,
+        )

@@ -1,0 +1,166 @@
+"""gunicorn's threaded worker, with the ways closed in which one client holds up all the others.
+
+Written against gunicorn 27; each override says which trap it closes.
+"""
+
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import msgspec
+from gunicorn.http import errors
+from gunicorn.http.message import Request
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
+SILENCE = 60  # seconds for which the kernel alone keeps a connection that has not sent a byte
+LINGER = 1.0  # seconds that a client has to stop sending what was refused
+
+MALFORMED = (400, "Bad Request", "The request is not valid HTTP.")
+CRASHED = (500, "Internal Server Error", "The service failed to answer; its log says why.")
+REFUSED: dict[type[BaseException], tuple[int, str, str]] = {
+    errors.LimitRequestLine: (414, "URI Too Long", "The address is too long."),
+    errors.LimitRequestHeaders: (
+        431,
+        "Request Header Fields Too Large",
+        "The headers are too large.",
+    ),
+    errors.ExpectationFailed: (417, "Expectation Failed", "Expect can only be 100-continue."),
+    errors.UnsupportedTransferCoding: (
+        501,
+        "Not Implemented",
+        "Transfer-Encoding can only be chunked.",
+    ),
+    errors.ConfigurationProblem: CRASHED,
+    # The stubs are of gunicorn 26, which did not have these two.
+    errors.InvalidResponseHeader: CRASHED,  # type: ignore[attr-defined]
+    errors.InvalidResponseHeaderName: CRASHED,  # type: ignore[attr-defined]
+}
+
+Environ = MutableMapping[str, Any]
+WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
+
+
+class Worker(ThreadWorker):
+    """A gthread worker on which a client that stalls, or does not hang up, delays nobody."""
+
+    def init_process(self) -> None:
+        """Cut stalled clients: gthread's own time-outs end with a connection's first byte."""
+        for listener in self.sockets:
+            cut_stalled_clients(listener)
+        logging.getLogger("gunicorn.error").addFilter(stalls_in_one_line)
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Let the application close a connection: gunicorn drops its `Connection` header."""
+        super().load_wsgi()
+        self.wsgi = honour_close(self.wsgi)
+
+    def handle(self, conn: TConn) -> bool:
+        """Answer one request; end its connection here, where that it is over is known.
+
+        gunicorn ends it in the main loop, and there waits up to 2 s for the client to hang up:
+        six clients that do not would keep everybody else waiting for 12 s.
+        """
+        reuse = super().handle(conn)
+        if reuse is False:
+            if was_left_unread(conn):
+                linger(conn.sock)
+            with suppress(OSError):
+                conn.sock.shutdown(socket.SHUT_RDWR)
+        return reuse
+
+    def handle_error(
+        self,
+        req: Request | None,  # noqa: ARG002 - gunicorn passes it
+        client: socket.socket,
+        addr: Any,
+        exc: BaseException,
+    ) -> None:
+        """Refuse what is not HTTP as the application would: JSON, and no echo of what was sent."""
+        status, reason, sentence = refusal(exc)
+        if status == 500:
+            self.log.error("A request could not be handled.", exc_info=exc)
+        else:
+            self.log.warning("Refused a request from %s: %s", addr[0] if addr else "?", exc)
+        with suppress(OSError):
+            client.sendall(error_response(status, reason, sentence))
+            linger(client)
+
+
+def cut_stalled_clients(listener: socket.socket) -> None:
+    """Give the connections that `listener` accepts time-outs of the kernel's.
+
+    Accepted sockets inherit SO_RCVTIMEO and SO_SNDTIMEO on Linux (socket(7)). TCP_DEFER_ACCEPT
+    (tcp(7)) leaves a client that sends nothing to the kernel, where it holds no thread.
+    """
+    timeval = struct.pack("ll", STALL, 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+    if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENCE)
+
+
+def stalls_in_one_line(record: logging.LogRecord) -> bool:
+    """A log filter: that a client stalled is a line, where gunicorn logs a traceback."""
+    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
+        record.msg, record.args = "Cut a client that stalled for %d s.", (STALL,)
+        record.exc_info = None
+    return True
+
+
+def honour_close(application: WSGIApplication) -> WSGIApplication:
+    """`application`, whose header `Connection: close` closes the connection."""
+
+    def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if ("Connection", "close") in headers:
+                start_response.__self__.req.force_close()
+            return start_response(status, headers, exc_info)
+
+        return application(environ, start)
+
+    return wsgi
+
+
+def was_left_unread(conn: TConn) -> bool:
+    """Whether the application closed the connection rather than read the whole body."""
+    request = getattr(conn.parser, "mesg", None)  # no parser yet where the first byte never came
+    return request is not None and request.must_close
+
+
+def linger(client: socket.socket) -> None:
+    """Discard what `client` still sends, for LINGER seconds (RFC 9112, section 9.6).
+
+    Closing over unread bytes makes the kernel send a reset, which can overtake the answer.
+    """
+    deadline = monotonic() + LINGER
+    with suppress(OSError):
+        client.shutdown(socket.SHUT_WR)
+        while (left := deadline - monotonic()) > 0:
+            client.settimeout(left)
+            if not client.recv(65536):
+                return
+
+
+def refusal(exc: BaseException) -> tuple[int, str, str]:
+    """The status, reason phrase and sentence for what the HTTP parser or the application raised."""
+    for kind, answer in REFUSED.items():
+        if isinstance(exc, kind):
+            return answer
+    return MALFORMED if isinstance(exc, errors.ParseException) else CRASHED
+
+
+def error_response(status: int, reason: str, sentence: str) -> bytes:
+    """A whole HTTP response, in the shape of hasher.errors, that closes the connection."""
+    body = msgspec.json.encode({"error": sentence}) + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,75 @@
+"""`memory://`, the default: a dict in this process, bounded, which ends with it."""
+
+from collections.abc import MutableSequence
+from threading import Lock
+from typing import ClassVar
+
+from hasher.stores.base import Store, StoreFull
+
+# What CPython and glibc take from the system for an entry, in bytes on a 64-bit machine.
+KEY = 80  # a bytes object of 32: 33 + 32, rounded up to pymalloc's 16
+SLOT = 64  # the dict's own share, at its worst: just grown, with 60 bytes of table for each entry
+OBJECT = 33  # a bytes object without its content
+SMALL, ALIGNMENT = 512, 16  # up to SMALL pymalloc serves, above it malloc with 8 bytes more
+LARGE, PAGE = 128 * 1024, 4096  # from LARGE malloc maps whole pages
+
+
+def cost(message: bytes) -> int:
+    """The memory that storing `message` takes, in bytes, all told."""
+    size = OBJECT + len(message)
+    if size <= SMALL:
+        return KEY + SLOT + round_up(size, ALIGNMENT)
+    if size < LARGE:
+        return KEY + SLOT + round_up(size + 8, ALIGNMENT)
+    return KEY + SLOT + round_up(size + 16, PAGE)
+
+
+def round_up(size: int, step: int) -> int:
+    """The least multiple of `step` that `size` fits in."""
+    return -(-size // step) * step
+
+
+class MemoryStore(Store):
+    """A dict under a lock, keyed by the 32 raw bytes of the digest.
+
+    `limit` is in bytes of memory. When it is reached a new message is refused: nothing that was
+    acknowledged is ever dropped to make room.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]] = ()
+    shared: ClassVar[bool] = False
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._messages: dict[bytes, bytes] = {}
+        self._lock = Lock()
+        self._tally: MutableSequence[int] = [0]
+
+    def put(self, digest: str, message: bytes) -> bool:
+        key, size = bytes.fromhex(digest), cost(message)
+        with self._lock:
+            if key in self._messages:
+                return False
+            if self._used + size > self._limit:
+                raise StoreFull
+            self._messages[key] = message
+            self._used += size
+            self._tally[0] += 1
+            return True
+
+    def get(self, digest: str) -> bytes | None:
+        # One lookup in a dict is atomic, and entries never change or go: nothing to lock.
+        return self._messages.get(bytes.fromhex(digest))
+
+    def count(self) -> int:
+        return len(self._messages)
+
+    def close(self) -> None:
+        self._messages.clear()
+
+    def tally_in(self, tally: MutableSequence[int]) -> None:
+        """Keep the count in `tally[0]` as well: in shared memory it outlives this process."""
+        with self._lock:
+            tally[0] = len(self._messages)
+            self._tally = tally
