@@ -26,7 +26,7 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
     app.extensions["store"] = store
     app.url_map.converters["digest"] = DigestConverter
-    app.url_map.merge_slashes = False  # a redirect would be an HTML page; "//messages" is a 404
+    app.url_map.merge_slashes = False  # "/messages//x" is a 404: a redirect is an HTML page
     app.register_blueprint(messages)
     app.after_request(media.seal)
     errors.register(app, store)

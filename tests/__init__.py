@@ -1,0 +1,1 @@
+"""The tests of each module by itself; system/ holds those of the whole."""

@@ -1,0 +1,37 @@
+"""What every test of the application in this process starts from."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from hasher import create_app
+from hasher.settings import Settings
+from hasher.stores import Store
+from hasher.stores.memory import MemoryStore
+
+
+@pytest.fixture
+def store() -> Store:
+    """An empty store with room for every test."""
+    return MemoryStore(limit=2**24)
+
+
+@pytest.fixture
+def app(store: Store) -> Flask:
+    """The application on that store, with a small limit on bodies."""
+    return create_app(Settings(max_message_bytes=1000), store=store)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client that speaks WSGI to it."""
+    return app.test_client()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests measured."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    for report in reports:
+        if getattr(report, "when", None) == "call":
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{name}: {value}")

@@ -1,0 +1,91 @@
+"""Settings: their values, their errors, and that the README tells them as they are."""
+
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hasher.settings import InvalidSetting, Settings, available_cpus
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_nothing_set_is_the_default() -> None:
+    settings = Settings.from_environ({})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (settings.store, settings.workers, settings.threads) == ("memory://", 1, 8)
+    assert settings.memory_limit == 256 * 1024 * 1024
+    assert settings.max_message_bytes == 1024 * 1024
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    assert Settings.from_environ(dict.fromkeys(names, "")) == Settings()
+
+
+def test_variables_are_read_and_converted() -> None:
+    settings = Settings.from_environ(
+        {"HASHER_THREADS": "3", "HASHER_MEMORY_LIMIT": "1000", "HASHER_MAX_MESSAGE_BYTES": "7"}
+    )
+    assert (settings.threads, settings.memory_limit, settings.max_message_bytes) == (3, 1000, 7)
+
+
+def test_a_platform_that_sets_the_port_is_listened_to_from_outside() -> None:
+    everywhere = "0.0.0.0"  # noqa: S104
+    assert Settings.from_environ({"PORT": "5000"}).host == everywhere
+    assert Settings.from_environ({"PORT": "5000", "HASHER_HOST": "::1"}).host == "::1"
+
+
+@pytest.mark.parametrize("asked", ["", "0", "1", "2", "64"])
+def test_a_store_in_one_process_has_one_worker(asked: str) -> None:
+    assert Settings.from_environ({"WEB_CONCURRENCY": asked}).workers == 1
+
+
+def test_cpus_are_those_that_this_process_may_use() -> None:
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "HASHER_THREADS",
+            "many",
+            "HASHER_THREADS must be a whole number from 1 to 1024, got 'many'.",
+        ),
+        ("HASHER_THREADS", "0", "HASHER_THREADS must be a whole number from 1 to 1024, got '0'."),
+        ("PORT", "99999", "PORT must be a whole number from 0 to 65535, got '99999'."),
+        ("PORT", "80 ", "PORT must be a whole number from 0 to 65535, got '80 '."),
+        (
+            "WEB_CONCURRENCY",
+            "-1",
+            "WEB_CONCURRENCY must be a whole number from 0 to 1024, got '-1'.",
+        ),
+        ("HASHER_STORE", "foo://user:secret@x", "HASHER_STORE must be memory://."),
+    ],
+)
+def test_a_bad_value_ends_the_start_with_one_line(name: str, value: str, line: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Settings.from_environ({name: value})
+    assert isinstance(ended.value, InvalidSetting)
+    assert ended.value.code == line
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().threads = 3  # type: ignore[misc]
+
+
+def test_the_readme_lists_every_setting_as_it_is() -> None:
+    told = re.findall(
+        r"^\| `([A-Z_]+)` \| `([^`]*)` \| ([^|]*) \| ([^|]*) \|$", README.read_text(), re.MULTILINE
+    )
+    assert told == [
+        (field.encode_name, str(field.default), allowed, meta.description)
+        for field in msgspec.structs.fields(Settings)
+        for meta in [field.type.__metadata__[0]]
+        for allowed in ["text" if meta.ge is None else f"{meta.ge} to {meta.le}"]
+    ]
