@@ -29,7 +29,12 @@ graceful_timeout = 8
 control_socket_disable = True
 # No max_requests: a worker that ends itself can hang on a half-sent request, and empties memory://.
 
-on_starting = hooks.on_starting
+
+def on_starting(server: Arbiter) -> None:
+    """Refuse to start, in one line, where that could not work."""
+    hooks.require_addresses(server)
+    if settings.shared:
+        hooks.examine_store(settings)
 
 
 def when_ready(server: Arbiter) -> None:

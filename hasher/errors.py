@@ -5,7 +5,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from hasher.digest import DamagedMessage
 from hasher.media import json_response
-from hasher.stores import Store, StoreFull
+from hasher.stores import Store, StoreFull, Unusable
 
 # In place of werkzeug's own texts, which speak of browsers and spelling.
 SENTENCES = {
@@ -20,6 +20,7 @@ def register(app: Flask, store: Store) -> None:
     app.before_request(refuse_cross_site)
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(StoreFull, store_full)
+    app.register_error_handler(Unusable, unusable)
     app.register_error_handler(DamagedMessage, damaged)
     app.register_error_handler(Exception, crashed)
     for error in store.errors:
@@ -68,6 +69,11 @@ def unreachable(error: Exception) -> Response:
     response = error_response(503, "The store cannot be reached; try again in a moment.")
     response.headers["Retry-After"] = "1"
     return response
+
+
+def unusable(error: Unusable) -> Response:
+    """A store that answers, and that could lose what it is given."""
+    return error_response(503, f"The store must not be used: {error}.")
 
 
 def damaged(error: DamagedMessage) -> Response:

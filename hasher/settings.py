@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from hasher.stores import store_class
+from hasher.stores import Means, store_class
 
 MiB = 1024 * 1024
 
@@ -82,6 +82,11 @@ class Settings(
     def shared(self) -> bool:
         """Whether several workers see the same messages."""
         return store_class(self.store).shared
+
+    @property
+    def means(self) -> Means:
+        """What the store of one process may use."""
+        return Means(memory_limit=self.memory_limit, threads=self.threads)
 
     @property
     def workers(self) -> int:

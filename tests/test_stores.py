@@ -1,28 +1,69 @@
 """The contract in the docstring of Store, held by every store."""
 
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
 from threading import Barrier
 
 import pytest
+from redis.exceptions import ReadOnlyError
 
 from hasher.digest import digest
-from hasher.stores import Store, StoreFull, open_store, store_class
+from hasher.stores import Means, Store, StoreFull, open_store, store_class
 from hasher.stores.memory import MemoryStore
+from hasher.stores.redis import RedisStore
+from hasher.stores.sqlite import SQLiteStore
+from tests.servers import RedisCluster, RedisServer, free_ports
 
-AMPLE = 2**30
-OPENERS: dict[str, Callable[[], Store]] = {
-    "memory": lambda: open_store("memory://", memory_limit=AMPLE),
-}
+STORES = [
+    "memory",
+    "sqlite",
+    pytest.param("redis", marks=pytest.mark.xdist_group("redis")),
+    pytest.param("cluster", marks=pytest.mark.xdist_group("cluster")),
+]
 
 
-@pytest.fixture(params=OPENERS)
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server for all tests that leave it as it was."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Redis cluster for all tests that leave it as it was."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each store's URL in turn, with nothing stored."""
+    match request.param:
+        case "memory":
+            return "memory://"
+        case "sqlite":
+            return f"sqlite:///{tmp_path}/messages.db"
+        case "redis":
+            server: RedisServer | RedisCluster = request.getfixturevalue("redis_server")
+        case _:
+            server = request.getfixturevalue("redis_cluster")
+    for node in server.nodes:
+        with closing(node.client()) as client, suppress(ReadOnlyError):
+            client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
     """Each store in turn, empty."""
-    opened = OPENERS[request.param]()
-    yield opened
-    opened.close()
+    with closing(open_store(url, Means(threads=16))) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -96,21 +137,126 @@ def test_no_update_is_lost_among_overlapping_puts_and_gets(store: Store) -> None
     assert news == store.count() == distinct
 
 
-def test_a_store_without_a_method_cannot_be_made() -> None:
-    class Partial(MemoryStore):
-        get = Store.get
+def test_many_at_once_say_of_each_whether_it_is_new(store: Store) -> None:
+    pairs = [(digest(message), message) for message in MESSAGES]
+    store.put(*pairs[2])
+    assert store.put_many(pairs) == [True, True, False, True, True, True]
+    assert store.put_many(pairs) == [False] * len(pairs)
+    assert store.put_many([]) == []
+    assert all(store.get(name) == message for name, message in pairs)
 
-    with pytest.raises(TypeError, match="get"):
-        Partial(AMPLE)
+
+def test_everything_that_is_stored_can_be_gone_through(store: Store) -> None:
+    assert list(store.items()) == []
+    pairs = {digest(b"%d" % number): b"%d" % number for number in range(2500)}
+    store.put_many(list(pairs.items()))
+    assert dict(store.items()) == pairs
+    assert store.count() == len(pairs)
+
+
+def test_a_second_opener_sees_what_is_stored_where_the_store_is_shared(
+    store: Store, url: str
+) -> None:
+    store.put(digest(b"foo"), b"foo")
+    with closing(open_store(url)) as second:
+        assert second.get(digest(b"foo")) == (b"foo" if store.shared else None)
+        assert second.put(digest(b"foo"), b"foo") is not store.shared
+
+
+def test_a_store_that_works_passes_its_check(store: Store) -> None:
+    remark = store.check()
+    assert remark is None or not remark.endswith(".")
+
+
+@pytest.mark.parametrize("kind", {MemoryStore, SQLiteStore, RedisStore})
+def test_a_store_without_a_method_cannot_be_made(kind: type[Store]) -> None:
+    for method in Store.__abstractmethods__:
+        partial = type("Partial", (kind,), {method: getattr(Store, method)})
+        with pytest.raises(TypeError, match=method):
+            partial("")
+
+
+def test_every_method_of_an_unreachable_store_fails_with_its_errors() -> None:
+    (port,) = free_ports(1)
+    for url in (f"redis://127.0.0.1:{port}", f"redis+cluster://127.0.0.1:{port},127.0.0.1:{port}"):
+        with closing(open_store(url)) as store:
+            for call in calls(store):
+                started = time.monotonic()
+                with pytest.raises(store.errors):
+                    call()
+                assert time.monotonic() - started < 2
+
+
+def test_every_method_of_a_damaged_file_fails_with_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.put(digest(b"foo"), b"foo")
+    path.write_bytes(path.read_bytes()[:4096] + b"damaged " * 2048)
+    with closing(SQLiteStore(str(path))) as store:
+        for call in calls(store):
+            with pytest.raises(store.errors):
+                call()
+
+
+def calls(store: Store) -> list[Callable[[], object]]:
+    """One call of each method that asks the store."""
+    return [
+        lambda: store.put(digest(b"foo"), b"foo"),
+        lambda: store.put_many([(digest(b"foo"), b"foo")]),
+        lambda: store.get(digest(b"foo")),
+        lambda: list(store.items()),
+        store.count,
+        store.check,
+    ]
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory", "memory:", "memory:///x", "memory://?limit=1", "MEMORY://", "foo://x"]
+    ("url", "fault"),
+    [
+        ("", "must start with one of memory://, sqlite://, redis://"),
+        ("memory", "must start with one of memory://"),
+        ("foo://x", "must start with one of memory://"),
+        ("MEMORY://", "must start with one of memory://"),
+        ("memory:///x", "must be memory:// with nothing behind it"),
+        ("memory://?limit=1", "must be memory:// with nothing behind it"),
+        ("sqlite://", "must be sqlite:///file"),
+        ("sqlite:///", "must be sqlite:///file"),
+        ("sqlite://host/file", "must be sqlite:///file"),
+        ("sqlite:///f?sync=1", "takes the parameters synchronous, got 'sync'"),
+        ("sqlite:///f?synchronous=off", "must have synchronous one of full, normal, got 'off'"),
+        ("sqlite:///f?synchronous=full&synchronous=full", "must have each parameter once"),
+        ("redis://", "must be redis://[user:password@]host[:port][/database]"),
+        ("redis://:secret@h/x", "must be redis://[user:password@]host[:port][/database]"),
+        ("redis://:secret@h:99999", "must have a port from 1 to 65535"),
+        ("redis://h?db=1", "takes the parameters replicas, got 'db'"),
+        ("redis://h?replicas=many", "must have replicas one of 0, 1, 2"),
+        ("rediss://h?cert=x", "takes the parameters replicas, ca, got 'cert'"),
+        ("redis+cluster://", "must be redis+cluster://[user:password@]host"),
+        ("redis+cluster://a,,b", "must be redis+cluster://[user:password@]host"),
+        ("redis+cluster://a/1", "must be redis+cluster://[user:password@]host"),
+    ],
 )
-def test_an_unknown_url_is_refused_with_what_is_known(url: str) -> None:
-    for refuse in (store_class, lambda url: open_store(url, memory_limit=AMPLE)):
-        with pytest.raises(ValueError, match=r"^must be memory://$"):
+def test_a_bad_url_is_refused_with_what_is_allowed(url: str, fault: str) -> None:
+    for refuse in (store_class, open_store):
+        with pytest.raises(ValueError, match=f"^{re.escape(fault)}") as refused:
             refuse(url)
+        assert "secret" not in str(refused.value)
+
+
+def test_urls_are_understood() -> None:
+    assert SQLiteStore.parse("sqlite:///a%20b.db") == {"path": "a b.db"}
+    assert SQLiteStore.parse("sqlite:////a/b?synchronous=normal") == {
+        "path": "/a/b",
+        "synchronous": "normal",
+    }
+    assert RedisStore.parse("redis://me:p%40ss@h:1/2?replicas=1") == {
+        "address": {"host": "h", "port": 1, "db": 2, "username": "me", "password": "p@ss"},
+        "replicas": 1,
+    }
+    assert RedisStore.parse("redis+cluster://:pass@a:1,b") == {
+        "address": {"startup_nodes": [("a", 1), ("b", 6379)], "password": "pass"},
+        "replicas": 0,
+    }
 
 
 def test_memory_at_its_limit_refuses_new_messages_only() -> None:
@@ -128,7 +274,7 @@ def test_memory_at_its_limit_refuses_new_messages_only() -> None:
 
 
 def test_memory_counts_its_messages_where_another_process_can_see() -> None:
-    store = MemoryStore(AMPLE)
+    store = MemoryStore(10**6)
     store.put(digest(b"a"), b"a")
     tally = [0]
     store.tally_in(tally)

@@ -5,10 +5,13 @@ import logging
 import os
 import resource
 import socket
+from contextlib import closing
 
 from gunicorn.arbiter import Arbiter
 
 from hasher.settings import InvalidSetting, Settings
+from hasher.stores import Unusable, open_store, store_class
+from hasher.stores.urls import redacted
 
 log = logging.getLogger("gunicorn.error")
 
@@ -21,9 +24,9 @@ def connections(settings: Settings) -> int:
 
     A worker that runs out of file descriptors in `accept` dies of it, with a `memory://` store:
     so it stops accepting before, and clients wait in the kernel's queue. Each thread may need one
-    descriptor for its connection's poller, beside the connection's own.
+    descriptor for its connection's poller beside the connection's own, and some for the store.
     """
-    reserve = OTHER_FILES + settings.threads
+    reserve = OTHER_FILES + settings.threads * (1 + store_class(settings.store).files)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS + reserve
     if hard != resource.RLIM_INFINITY:
@@ -39,7 +42,7 @@ def connections(settings: Settings) -> int:
     return wanted - reserve
 
 
-def on_starting(server: Arbiter) -> None:
+def require_addresses(server: Arbiter) -> None:
     """Stop at once, in one line, where an address cannot be listened on: gunicorn tries for 5 s."""
     inherited = server.master_pid or "LISTEN_FDS" in os.environ or server.cfg.reuse_port
     for address in () if inherited else server.cfg.address:
@@ -65,7 +68,7 @@ def announce(server: Arbiter, settings: Settings) -> None:
     log.info(
         "hasher keeps messages in %s; workers: %d, threads each: %d, connections each: %d; "
         "largest body: %d bytes%s",
-        settings.store,
+        redacted(settings.store),
         server.cfg.workers,
         server.cfg.threads,
         server.cfg.worker_connections,
@@ -80,3 +83,27 @@ def announce(server: Arbiter, settings: Settings) -> None:
             "set WEB_CONCURRENCY=1, and HASHER_THREADS to answer more requests at once.",
             settings.web_concurrency,
         )
+    if server.cfg.worker_connections < CONNECTIONS:
+        log.warning(
+            "The limit of open files leaves each worker %d connections instead of %d: "
+            "raise it with ulimit -n.",
+            server.cfg.worker_connections,
+            CONNECTIONS,
+        )
+
+
+def examine_store(settings: Settings) -> None:
+    """Stop, in one line, where the store cannot work; warn where it could lose messages.
+
+    A server that is down is no reason not to start: /readyz says so until it is back.
+    """
+    try:
+        store = open_store(settings.store, settings.means)
+        with closing(store):
+            remark = store.check()
+    except Unusable as error:
+        raise InvalidSetting(f"HASHER_STORE cannot be used: {error}.") from None
+    except store_class(settings.store).errors as error:
+        remark = f"it cannot be reached yet ({error})"
+    if remark:
+        log.warning("About %s: %s.", redacted(settings.store), remark)

@@ -1,10 +1,10 @@
 """`memory://`, the default: a dict in this process, bounded, which ends with it."""
 
-from collections.abc import MutableSequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from threading import Lock
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
-from hasher.stores.base import Store, StoreFull
+from hasher.stores.base import Means, Store, StoreFull
 
 # What CPython and glibc take from the system for an entry, in bytes on a 64-bit machine.
 KEY = 80  # a bytes object of 32: 33 + 32, rounded up to pymalloc's 16
@@ -38,6 +38,7 @@ class MemoryStore(Store):
 
     errors: ClassVar[tuple[type[Exception], ...]] = ()
     shared: ClassVar[bool] = False
+    files: ClassVar[int] = 0
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -45,6 +46,16 @@ class MemoryStore(Store):
         self._messages: dict[bytes, bytes] = {}
         self._lock = Lock()
         self._tally: MutableSequence[int] = [0]
+
+    @staticmethod
+    def parse(url: str) -> dict[str, Any]:
+        if url != "memory://":
+            raise ValueError("must be memory:// with nothing behind it")
+        return {}
+
+    @classmethod
+    def open(cls, means: Means, **_parsed: Any) -> Self:
+        return cls(means.memory_limit)
 
     def put(self, digest: str, message: bytes) -> bool:
         key, size = bytes.fromhex(digest), cost(message)
@@ -58,12 +69,23 @@ class MemoryStore(Store):
             self._tally[0] += 1
             return True
 
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
+        return [self.put(digest, message) for digest, message in messages]
+
     def get(self, digest: str) -> bytes | None:
         # One lookup in a dict is atomic, and entries never change or go: nothing to lock.
         return self._messages.get(bytes.fromhex(digest))
 
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        with self._lock:
+            keys = list(self._messages)
+        return ((key.hex(), self._messages[key]) for key in keys)
+
     def count(self) -> int:
         return len(self._messages)
+
+    def check(self) -> str | None:
+        return "messages end with this process"
 
     def close(self) -> None:
         self._messages.clear()

@@ -1,0 +1,237 @@
+"""`sqlite:///path`: a file that all workers of a machine share, and that outlives them.
+
+What `put` has returned for is on the disk: the write-ahead log is synced first
+(https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from urllib.parse import unquote, urlsplit
+
+from hasher.stores.base import Means, Store, StoreFull, Unusable
+from hasher.stores.urls import parameters
+
+SCHEMA = 1
+APPLICATION = 0x68617368  # "hash", in the header of the file (https://sqlite.org/fileformat.html)
+# A table with an index, since messages within the index would make it deep and slow to search.
+CREATE = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE messages (digest BLOB PRIMARY KEY NOT NULL, message BLOB NOT NULL);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {SCHEMA};
+COMMIT;
+"""
+FIND = "SELECT message FROM messages WHERE digest = ?"
+ADD = "INSERT INTO messages VALUES (?, ?) ON CONFLICT DO NOTHING"
+PAGE = "SELECT rowid, digest, message FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000"
+
+PATIENCE = 1.5  # seconds for which a writer waits for others, before it gives up with a 503
+# An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
+FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+class Connection(sqlite3.Connection):
+    """A connection that closes with the thread that it belongs to."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Put:
+    """One call of `put` that waits for its commit."""
+
+    def __init__(self, key: bytes, message: bytes) -> None:
+        self.row = (key, message)
+        self.deadline = time.monotonic() + PATIENCE
+        self.new: bool | None = None
+        self.error: BaseException | None = None
+
+
+class SQLiteStore(Store):
+    """A table of messages. Readers wait for nobody; writers take turns and share commits.
+
+    Each thread has a connection of its own. Of the threads that wait to write, the one whose turn
+    it is commits the messages of all, so that they share one disk sync. Processes queue for the
+    file `<path>-turn` (flock(2)), which is fair; SQLite's own lock is polled, and under two busy
+    writers one of them waits for seconds.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
+    shared: ClassVar[bool] = True
+    files: ClassVar[int] = 4  # the database, its log, the log's index, and the turn
+
+    def __init__(self, path: str, synchronous: str = "full") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._inherited: list[Any] = []
+        self._start()
+        ours = weakref.WeakMethod(self._start)
+        os.register_at_fork(after_in_child=lambda: (start := ours()) and start())
+
+    @staticmethod
+    def parse(url: str) -> dict[str, Any]:
+        split = urlsplit(url)
+        if split.netloc or not split.path.strip("/"):
+            raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
+        query = parameters(split, synchronous=("full", "normal"))
+        return {"path": unquote(split.path[1:]), **query}
+
+    @classmethod
+    def open(cls, means: Means, **parsed: Any) -> Self:  # noqa: ARG003 - it needs none
+        store = cls(**parsed)
+        store.prepare()
+        return store
+
+    def prepare(self) -> None:
+        """Make the file where there is none yet; Unusable where it is not a store of hasher's."""
+        try:
+            with self._turn_of_this_process(), closing(self._connect()) as connection:
+                self._require_schema(connection)
+        except (OSError, sqlite3.Error) as error:
+            directory = Path(self._path).absolute().parent
+            missing = "" if directory.is_dir() else f": there is no directory {directory}"
+            raise Unusable(f"{self._path} cannot be used ({error}){missing}") from None
+
+    def _require_schema(self, connection: sqlite3.Connection) -> None:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            connection.executescript(CREATE)
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION:
+            raise Unusable(f"{self._path} is a database of another program")
+        if version != SCHEMA:
+            raise Unusable(
+                f"{self._path} has schema {version}, and this hasher knows {SCHEMA}: "
+                "use the hasher that wrote it, and flask store copy"
+            )
+
+    def put(self, digest: str, message: bytes) -> bool:
+        key = bytes.fromhex(digest)
+        if self._connection().execute(FIND, (key,)).fetchone():
+            return False  # a repeat needs no turn, and no room on a full disk
+        put = Put(key, message)
+        self._waiting.append(put)
+        with self._turn:
+            if put.new is None and put.error is None:
+                self._commit_all()
+        if put.error:
+            raise put.error
+        return bool(put.new)
+
+    def _commit_all(self) -> None:
+        """Store what every waiting thread has asked for, and leave each its outcome."""
+        puts = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            news = self._add([put.row for put in puts], deadline=puts[0].deadline)
+        except BaseException as error:  # noqa: BLE001 - it is the outcome of each of them
+            for put in puts:
+                put.error = error
+        else:
+            for put, new in zip(puts, news, strict=True):
+                put.new = new
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
+        rows = [(bytes.fromhex(digest), message) for digest, message in messages]
+        with self._turn:
+            return self._add(rows, deadline=time.monotonic() + PATIENCE)
+
+    def _add(self, rows: Sequence[tuple[bytes, bytes]], deadline: float) -> list[bool]:
+        """Add rows in one transaction; True for each that is new."""
+        with self._turn_of_this_process(), self._transaction(deadline) as connection:
+            return [connection.execute(ADD, row).rowcount == 1 for row in rows]
+
+    @contextmanager
+    def _transaction(self, deadline: float) -> Iterator[sqlite3.Connection]:
+        """A transaction that is committed, or undone; StoreFull where there is no room for it."""
+        connection = self._connection()
+        patience = max(0, int(1000 * (deadline - time.monotonic())))
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {patience}")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) in FULL:
+                raise StoreFull from error
+            raise
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _turn_of_this_process(self) -> Iterator[None]:
+        """Queue with the other processes that write to the file."""
+        descriptor = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def get(self, digest: str) -> bytes | None:
+        row = self._connection().execute(FIND, (bytes.fromhex(digest),)).fetchone()
+        return row[0] if row else None
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        # Page by page, since a reader that stays keeps the write-ahead log from being reused.
+        last, found = 0, True
+        while found:
+            found = False
+            for row, key, message in self._connection().execute(PAGE, (last,)):
+                last, found = row, True
+                yield key.hex(), message
+
+    def count(self) -> int:
+        count: int = self._connection().execute("SELECT count(*) FROM messages").fetchone()[0]
+        return count
+
+    def check(self) -> str | None:
+        self._connection().execute(FIND, (b"",)).fetchone()
+        if self._synchronous != "full":
+            return f"with synchronous={self._synchronous} a power cut can lose the last messages"
+        return None
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        """The connection of this thread."""
+        try:
+            connection: sqlite3.Connection = self._local.connection
+        except AttributeError:
+            connection = self._local.connection = self._connect()
+            self._connections.add(connection)
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            timeout=PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,  # `close` is called from any thread
+            factory=Connection,
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return connection
+
+    def _start(self) -> None:
+        """Begin with no connection, in a new process too: SQLite's must not cross a fork.
+
+        Those of the parent are kept, since closing them here would drop the parent's locks.
+        """
+        self._inherited.append(getattr(self, "_local", None))
+        self._local = threading.local()
+        self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        self._turn = threading.Lock()
+        self._waiting: deque[Put] = deque()

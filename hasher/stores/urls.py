@@ -1,0 +1,32 @@
+"""What the URLs of all stores have in common."""
+
+import re
+from collections.abc import Container
+from urllib.parse import SplitResult, parse_qsl
+
+
+def parameters(url: SplitResult, **known: Container[str] | None) -> dict[str, str]:
+    """The query of `url`. `known` has the values that each parameter may take; None allows any.
+
+    ValueError for any other parameter or value; its text names what is known, and never a password.
+    """
+    given = parse_qsl(url.query, keep_blank_values=True)
+    for name, value in given:
+        if name not in known:
+            raise ValueError(f"takes the parameters {listed(known)}, got {name!r}")
+        allowed = known[name]
+        if allowed is not None and value not in allowed:
+            raise ValueError(f"must have {name} one of {listed(allowed)}, got {value!r}")
+    if len(dict(given)) < len(given):
+        raise ValueError("must have each parameter once")
+    return dict(given)
+
+
+def redacted(url: str) -> str:
+    """`url` without a user and password, for a log."""
+    return re.sub("//[^/]*@", "//***@", url)
+
+
+def listed(names: object) -> str:
+    """Names in a sentence."""
+    return ", ".join(map(str, names)) if names else "none"  # type: ignore[call-overload]

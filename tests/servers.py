@@ -1,0 +1,154 @@
+"""The servers that tests start on free ports, and stop again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+PATIENCE = 30.0  # seconds until something that should happen is taken not to
+
+
+def until(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
+    """What `condition` returns, as soon as it is true; an error when it is not in time."""
+    deadline = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "It did not happen in time."
+        time.sleep(0.01)
+    return value
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program; the test skips without it, unless FORBID_SKIPS is set, as in CI."""
+    if found := shutil.which(name):
+        return found
+    reason = f"{name} is not on the PATH: install Debian's package {package}, say."
+    if os.environ.get("FORBID_SKIPS"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with ExitStack() as stack:
+        taken = [stack.enter_context(closing(socket.create_server(("", 0)))) for _ in range(count)]
+        return [server.getsockname()[1] for server in taken]
+
+
+class RedisServer:
+    """One redis-server, that keeps its files in a folder of the test's."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.executable = program("redis-server", "redis-server")
+        self.folder, self.options = folder, options
+        self.port = port or free_ports(1)[0]
+        self.nodes = [self]
+        self.password: str | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """The store's URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self.process
+        return self.process.pid
+
+    def client(self) -> "Redis":
+        """A client of its own for the test."""
+        return Redis(port=self.port, password=self.password, socket_timeout=5, protocol=2)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.folder.mkdir(exist_ok=True)
+        command = [self.executable, "--port", str(self.port), "--dir", str(self.folder)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--bind", "127.0.0.1", "--save", "", *self.options], stdout=log
+            )
+        until(self.answers)
+
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        assert self.process
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            with closing(self.client()) as client:
+                return bool(client.ping())
+        except RedisError as error:
+            return "NOAUTH" in str(error)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.process:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+ONE_REPLICA = ["--cluster-replicas", "1", "--cluster-yes"]
+
+
+class RedisCluster:
+    """Three masters with a replica each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cli = program("redis-cli", "redis-tools")
+        self.nodes = [self.node(folder / str(number)) for number in range(6)]
+
+    def node(self, folder: Path) -> RedisServer:
+        """One server of it; a failed master is replaced after half a second."""
+        port, bus = free_ports(2)
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        return RedisServer(folder, *options, "--cluster-port", str(bus), port=port)
+
+    @property
+    def url(self) -> str:
+        """The store's URL, with the first two as its entrance."""
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+        return f"redis+cluster://{hosts}"
+
+    def __enter__(self) -> Self:
+        self.stack = ExitStack()
+        for node in self.nodes:
+            self.stack.enter_context(node)
+        addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        subprocess.run(
+            [self.cli, "--cluster", "create", *addresses, *ONE_REPLICA],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        until(lambda: all(self.is_whole(node) for node in self.nodes))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def is_whole(self, node: RedisServer) -> bool:
+        """Whether this server knows of no fault, and every replica follows its master."""
+        with closing(node.client()) as client:
+            state: Any = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+            role: Any = client.info("replication")
+            follows = role["role"] == "master" or role["master_link_status"] == "up"
+            peers = role["role"] == "slave" or role["connected_slaves"] >= 1
+            return bool(state["cluster_state"] == "ok" and follows and peers)
