@@ -5,6 +5,7 @@ import os
 from flask import Flask
 
 from hasher import errors, media
+from hasher.cli import store_cli
 from hasher.digest import DigestConverter
 from hasher.health import health
 from hasher.messages import messages
@@ -34,5 +35,6 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
     app.register_blueprint(messages)
     app.register_blueprint(health)
     app.after_request(media.seal)
+    app.cli.add_command(store_cli)
     errors.register(app, store)
     return app

@@ -19,12 +19,7 @@ from hasher.stores.redis import RedisStore
 from hasher.stores.sqlite import SQLiteStore
 from tests.servers import RedisCluster, RedisServer, free_ports
 
-STORES = [
-    "memory",
-    "sqlite",
-    pytest.param("redis", marks=pytest.mark.xdist_group("redis")),
-    pytest.param("cluster", marks=pytest.mark.xdist_group("cluster")),
-]
+STORES = ["memory", "sqlite", "redis", "cluster"]
 
 
 @pytest.fixture(scope="session")

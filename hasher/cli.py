@@ -1,0 +1,209 @@
+"""`flask store ...`: what an operator does to a store, whether a service is using it or not."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from typing import BinaryIO
+
+import click
+import msgspec
+from flask.cli import AppGroup
+
+from hasher.digest import DamagedMessage, digest, verified
+from hasher.media import NEWLINE, complaint
+from hasher.messages import store as configured
+from hasher.progress import Progress
+from hasher.stores import Store, StoreFull, Unusable, open_store
+
+BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whichever comes first
+
+Pair = tuple[str, bytes]
+store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
+
+
+class Line(msgspec.Struct):
+    """A line of an export, which is also a body that `POST /messages` takes."""
+
+    message: str
+
+
+LINE = msgspec.json.Decoder(Line)
+
+
+@store_cli.command()
+def stats() -> None:
+    """Say how many messages there are, and how large."""
+    count = total = largest = 0
+    with reported(configured()), Progress("counted", configured().count()) as progress:
+        for _, message in configured().items():  # noqa: PERF102 - a store has no values()
+            count, total, largest = count + 1, total + len(message), max(largest, len(message))
+            progress.advance(1)
+        remark = configured().check()
+    click.echo(f"messages: {count}\nbytes: {total}\nlargest: {largest}")
+    if remark:
+        click.echo(f"note: {remark}")
+
+
+@store_cli.command()
+def verify() -> None:
+    """Hash every message again and list the damaged ones; exit status 1 if there are any."""
+    with reported(configured()), Progress("verified", configured().count()) as progress:
+        damage = Damage()
+        for _ in damage.left_out_of(configured().items()):
+            progress.advance(1)
+    damage.fail()
+
+
+@store_cli.command()
+@click.argument("source")
+@click.argument("target")
+def copy(source: str, target: str) -> None:
+    """Copy every message from one store to another, each verified on its way.
+
+    SOURCE and TARGET are URLs, as in HASHER_STORE. What the target has already is left as it is,
+    so a copy that was interrupted is finished by the same command.
+    """
+    with opened(source) as old, opened(target) as new, reported(old, new):
+        damage = Damage()
+        with Progress("copied", old.count()) as progress:
+            added = put_all(damage.left_out_of(old.items()), new, progress)
+    click.echo(f"{added} messages were new to the target.")
+    damage.fail()
+
+
+@store_cli.command("export")
+def export_messages() -> None:
+    """Write every message to standard output, verified, one JSON object a line."""
+    out = sys.stdout.buffer
+    with reported(configured()), Progress("exported", configured().count()) as progress:
+        damage = Damage()
+        for _, message in damage.left_out_of(configured().items()):
+            out.write(msgspec.json.encode(Line(message.decode())) + NEWLINE)
+            progress.advance(1)
+        out.flush()
+    damage.fail()
+
+
+@store_cli.command("import")
+def import_messages() -> None:
+    """Store the messages of an export from standard input.
+
+    A bad line ends it with its number; the lines before it are stored. Importing again is safe.
+    """
+    lines = sys.stdin.buffer
+    with reported(configured()), Progress("imported") as progress:
+        added = put_all(parsed(lines), configured(), progress)
+    click.echo(f"{added} messages were new.")
+
+
+@store_cli.command()
+@click.argument("name", metavar="DIGEST")
+def get(name: str) -> None:
+    """Write one message to standard output, as it is."""
+    if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+        raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
+    with reported(configured()):
+        message = configured().get(name)
+    if message is None:
+        raise click.ClickException("Message not found.")
+    try:
+        sys.stdout.buffer.write(verified(message, name))
+    except DamagedMessage:
+        raise click.ClickException(f"The message stored under {name} is damaged.") from None
+
+
+@store_cli.command()
+def put() -> None:
+    """Store standard input as one message, as it is, and say its digest."""
+    message = sys.stdin.buffer.read()
+    try:
+        message.decode()
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"It is not UTF-8 (at byte {error.start}).") from None
+    with reported(configured()):
+        configured().put(digest(message), message)
+    click.echo(digest(message))
+
+
+class Damage:
+    """The damaged messages that were come across."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def left_out_of(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """The pairs whose message is what its digest says; the others are listed."""
+        for name, message in pairs:
+            try:
+                yield name, verified(message, name)
+            except DamagedMessage:
+                self.count += 1
+                click.echo(f"damaged: {name}")
+
+    def fail(self) -> None:
+        """End with exit status 1 if there were any."""
+        if self.count:
+            raise click.ClickException(f"{self.count} damaged messages were found.")
+
+
+def put_all(pairs: Iterable[Pair], target: Store, progress: Progress) -> int:
+    """Put pairs in batches, so that memory stays flat and each trip pays; how many were new."""
+    added = 0
+    for batch in batches(pairs):
+        added += sum(target.put_many(list(batch.items())))
+        progress.advance(len(batch))
+    return added
+
+
+def batches(pairs: Iterable[Pair]) -> Iterator[dict[str, bytes]]:
+    """Pairs in groups of a bounded number and size, each message once."""
+    batch: dict[str, bytes] = {}
+    size = 0
+    for name, message in pairs:
+        batch[name] = message
+        size += len(message)
+        if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch
+
+
+def parsed(lines: BinaryIO) -> Iterator[Pair]:
+    """The messages of an export; ClickException names a line that has none."""
+    for number, line in enumerate(lines, 1):
+        try:
+            message = LINE.decode(line.decode()).message.encode()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            fault = complaint(line.decode(errors="replace"), str(error))
+            raise click.ClickException(f"line {number}: {fault}") from None
+        yield digest(message), message
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Store]:
+    """The store at `url`, for one command."""
+    try:
+        store = open_store(url)
+    except (ValueError, Unusable) as error:
+        raise click.ClickException(f"The store's URL {error}.") from None
+    with closing(store):
+        if not store.shared:
+            raise click.ClickException("memory:// lives in one process: name another store.")
+        yield store
+
+
+@contextmanager
+def reported(*stores: Store) -> Iterator[None]:
+    """What goes wrong with `stores`, in a sentence in place of a traceback."""
+    errors = (Unusable, *chain.from_iterable(store.errors for store in stores))
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of standard output has seen enough
+    except StoreFull:
+        raise click.ClickException("The store is full. Make room, and run it again.") from None
+    except errors as error:
+        fault = f"The store cannot be used now ({error}). Run it again: nothing is lost."
+        raise click.ClickException(fault) from None
