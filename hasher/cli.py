@@ -197,7 +197,10 @@ def opened(url: str) -> Iterator[Store]:
 @contextmanager
 def reported(*stores: Store) -> Iterator[None]:
     """What goes wrong with `stores`, in a sentence in place of a traceback."""
-    errors = (Unusable, *chain.from_iterable(store.errors for store in stores))
+    errors: tuple[type[Exception], ...] = (
+        Unusable,
+        *chain.from_iterable(store.errors for store in stores),
+    )
     try:
         yield
     except BrokenPipeError:

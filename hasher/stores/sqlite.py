@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -47,27 +46,33 @@ class Connection(sqlite3.Connection):
 
 
 class Put:
-    """One call of `put` that waits for its commit."""
+    """One call of `put` that waits: for its commit, or to be the one who commits for all."""
 
     def __init__(self, key: bytes, message: bytes) -> None:
         self.row = (key, message)
         self.deadline = time.monotonic() + PATIENCE
         self.new: bool | None = None
         self.error: BaseException | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
 
 class SQLiteStore(Store):
     """A table of messages. Readers wait for nobody; writers take turns and share commits.
 
-    Each thread has a connection of its own. Of the threads that wait to write, the one whose turn
-    it is commits the messages of all, so that they share one disk sync. Processes queue for the
-    file `<path>-turn` (flock(2)), which is fair; SQLite's own lock is polled, and under two busy
-    writers one of them waits for seconds.
+    Each thread has a connection of its own. Of the threads that wait to write, one commits the
+    messages of all, so that they share one disk sync. Processes queue for the file `<path>-turn`
+    (flock(2)), which is fair; SQLite's own lock is polled, and of two busy writers one would wait
+    for seconds.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
     shared: ClassVar[bool] = True
     files: ClassVar[int] = 4  # the database, its log, the log's index, and the turn
+
+    _connections: weakref.WeakSet[sqlite3.Connection]
+    _waiting: list[Put]
+    _committing: bool
 
     def __init__(self, path: str, synchronous: str = "full") -> None:
         self._path = path
@@ -119,17 +124,25 @@ class SQLiteStore(Store):
         if self._connection().execute(FIND, (key,)).fetchone():
             return False  # a repeat needs no turn, and no room on a full disk
         put = Put(key, message)
-        self._waiting.append(put)
-        with self._turn:
-            if put.new is None and put.error is None:
-                self._commit_all()
+        if not self._is_first(put):
+            put.wake.acquire()
+        if put.new is None and put.error is None:
+            self._commit_all()
         if put.error:
             raise put.error
         return bool(put.new)
 
+    def _is_first(self, put: Put) -> bool:
+        """Let `put` wait for whoever commits now; True where nobody does, so that it must."""
+        with self._lock:
+            self._waiting.append(put)
+            first, self._committing = not self._committing, True
+            return first
+
     def _commit_all(self) -> None:
-        """Store what every waiting thread has asked for, and leave each its outcome."""
-        puts = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        """Store what every waiting thread has asked for, then let the next one do the same."""
+        with self._lock:
+            puts, self._waiting = self._waiting, []
         try:
             news = self._add([put.row for put in puts], deadline=puts[0].deadline)
         except BaseException as error:  # noqa: BLE001 - it is the outcome of each of them
@@ -138,11 +151,15 @@ class SQLiteStore(Store):
         else:
             for put, new in zip(puts, news, strict=True):
                 put.new = new
+        with self._lock:
+            self._committing = bool(self._waiting)
+            puts += self._waiting[:1]
+        for put in puts:
+            put.wake.release()
 
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
         rows = [(bytes.fromhex(digest), message) for digest, message in messages]
-        with self._turn:
-            return self._add(rows, deadline=time.monotonic() + PATIENCE)
+        return self._add(rows, deadline=time.monotonic() + PATIENCE)
 
     def _add(self, rows: Sequence[tuple[bytes, bytes]], deadline: float) -> list[bool]:
         """Add rows in one transaction; True for each that is new."""
@@ -232,6 +249,7 @@ class SQLiteStore(Store):
         """
         self._inherited.append(getattr(self, "_local", None))
         self._local = threading.local()
-        self._connections: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
-        self._turn = threading.Lock()
-        self._waiting: deque[Put] = deque()
+        self._connections = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._waiting = []
+        self._committing = False
