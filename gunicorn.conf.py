@@ -14,7 +14,7 @@ from hasher.settings import Settings
 
 settings = Settings.from_environ(os.environ)
 
-bind = f"{settings.host}:{settings.port}"
+bind = settings.bind
 workers = settings.workers
 threads = settings.threads
 worker_class = Worker  # gthread, hardened
@@ -27,6 +27,8 @@ keepalive = 75
 graceful_timeout = 8
 # All instances of one user would share one control socket.
 control_socket_disable = True
+# By default any client on this machine could rewrite a request's path with headers of these names.
+forwarder_headers = ""
 # No max_requests: a worker that ends itself can hang on a half-sent request, and empties memory://.
 
 

@@ -46,12 +46,16 @@ def read_message(request: Request, limit: int) -> bytes:
     decode = DECODERS.get(request.mimetype)
     if decode is None or not is_plain_utf8(request):
         abort(415, OFFERED)
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        abort(501, "Transfer-Encoding can only be chunked.")
     return decode(read_body(request, limit))
 
 
 def is_plain_utf8(request: Request) -> bool:
     """Whether the body says that it is UTF-8 as it stands: nothing here inflates or converts."""
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    # A charset that werkzeug cannot parse is not in the parameters, and still is no UTF-8.
+    default = "" if "charset" in (request.content_type or "").lower() else "utf-8"
+    charset = request.mimetype_params.get("charset", default).lower()
     coding = request.headers.get("Content-Encoding", "identity").lower()
     return charset in {"utf-8", "utf8"} and coding == "identity"
 
@@ -119,6 +123,8 @@ def complaint(text: str, error: str) -> str:
         kind, in_message = KINDS[expected[1]], expected[2]
         start = "message must be a string" if in_message else "The body must be a JSON object"
         return f"{start}, got {kind}."
+    if error.startswith("Number out of range"):
+        return "message must be a string, got a number."
     if error.startswith("Object missing"):
         return 'The body must have a "message".'
     if not text.strip():
@@ -163,8 +169,9 @@ def seal(response: Response) -> Response:
     reading what is left would let a client hold the thread with what was refused already.
     """
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.method == "OPTIONS":
+    if request.method == "OPTIONS" and response.status_code == 200:
         response.status_code = 204  # Flask's own answer is an empty HTML page
+        del response.headers["Content-Type"]
     if has_body(request) and BODY_READ not in request.environ:
         response.headers["Connection"] = "close"
     return response

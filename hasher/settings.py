@@ -79,6 +79,11 @@ class Settings(
         return cls(**values)
 
     @property
+    def bind(self) -> str:
+        """The address and port, as gunicorn takes them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def shared(self) -> bool:
         """Whether several workers see the same messages."""
         return store_class(self.store).shared
@@ -104,7 +109,8 @@ def converted(text: str, field: FieldInfo) -> Any:
     try:
         if field.name == "store":
             store_class(text)
-        return msgspec.convert(text, field.type, strict=False)
+        is_number = text.removeprefix("-").isdecimal()
+        return msgspec.convert(text, field.type, strict=not is_number)
     except msgspec.ValidationError:
         meta: Meta = field.type.__metadata__[0]
         fault = f"must be a whole number from {meta.ge} to {meta.le}, got {text[:40]!r}"

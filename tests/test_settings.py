@@ -64,7 +64,19 @@ def test_cpus_are_those_that_this_process_may_use() -> None:
             "-1",
             "WEB_CONCURRENCY must be a whole number from 0 to 1024, got '-1'.",
         ),
-        ("HASHER_STORE", "foo://user:secret@x", "HASHER_STORE must be memory://."),
+        (
+            "HASHER_THREADS",
+            "1e3",
+            "HASHER_THREADS must be a whole number from 1 to 1024, got '1e3'.",
+        ),
+        (
+            "HASHER_STORE",
+            "foo://user:secret@x",
+            (
+                "HASHER_STORE must start with one of memory://, sqlite://, redis://, rediss://, "
+                "redis+cluster://."
+            ),
+        ),
     ],
 )
 def test_a_bad_value_ends_the_start_with_one_line(name: str, value: str, line: str) -> None:
@@ -72,6 +84,20 @@ def test_a_bad_value_ends_the_start_with_one_line(name: str, value: str, line: s
         Settings.from_environ({name: value})
     assert isinstance(ended.value, InvalidSetting)
     assert ended.value.code == line
+
+
+@pytest.mark.parametrize(
+    ("host", "bind"),
+    [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("name", "name:1")],
+)
+def test_addresses_of_both_kinds_can_be_listened_on(host: str, bind: str) -> None:
+    assert Settings(host=host, port=1).bind == bind
+
+
+@pytest.mark.parametrize("asked", ["", "1", "3"])
+def test_a_shared_store_has_the_workers_that_were_asked_for(asked: str) -> None:
+    settings = Settings.from_environ({"WEB_CONCURRENCY": asked, "HASHER_STORE": "sqlite:///x"})
+    assert settings.workers == int(asked or available_cpus())
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -9,7 +9,7 @@ import logging
 import mmap
 import os
 import time
-from signal import SIGKILL, SIGTERM
+from signal import SIGINT, SIGKILL, SIGQUIT, SIGTERM
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -18,17 +18,17 @@ from hasher.settings import InvalidSetting
 
 log = logging.getLogger("gunicorn.error")
 
+STOPS = {SIGTERM, SIGINT, SIGQUIT}
 INSTEAD = "memory:// keeps messages in one process"
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
     """Refuse a second worker: at start the start itself, later (SIGTTIN) only the worker."""
-    if new <= 1:
-        return
-    if old is None:
-        raise InvalidSetting(f"{new} workers cannot share a store, since {INSTEAD}: use -w 1.")
-    log.warning("No worker was added, since %s.", INSTEAD)
-    server.num_workers = 1
+    if old is None and new != 1:
+        raise InvalidSetting(f"{new} workers were asked for, and {INSTEAD}: use -w 1.")
+    if new > 1:
+        log.warning("No worker was added, since %s.", INSTEAD)
+        server.num_workers = 1
 
 
 def pre_exec(_server: Arbiter) -> None:
@@ -42,13 +42,18 @@ def pre_fork(server: Arbiter, worker: Any) -> None:
 
     Clients that connect in between wait in the listening socket's queue.
     """
-    deadline = time.monotonic() + server.cfg.graceful_timeout
     server.kill_workers(SIGTERM)
+    deadline = time.monotonic() + server.cfg.graceful_timeout
+    meanwhile: list[int] = []
     while server.WORKERS:
         if time.monotonic() > deadline:
             server.kill_workers(SIGKILL)
-        time.sleep(0.02)
+        meanwhile += server.wait_for_signals(timeout=0.02)
+        if STOPS.intersection(meanwhile):
+            raise StopIteration  # which is how gunicorn's own handlers stop it
         server.reap_workers()
+    for number in meanwhile:
+        server.SIG_QUEUE.put_nowait(number)
     worker.tally = memoryview(mmap.mmap(-1, 8)).cast("Q")  # shared with the worker
 
 

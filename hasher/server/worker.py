@@ -8,6 +8,9 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
+from functools import partial
+from selectors import EVENT_READ
+from threading import BoundedSemaphore
 from time import monotonic
 from typing import Any
 
@@ -17,7 +20,6 @@ from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
-SILENCE = 60  # seconds for which the kernel alone keeps a connection that has not sent a byte
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
 
 MALFORMED = (400, "Bad Request", "The request is not valid HTTP.")
@@ -50,6 +52,7 @@ class Worker(ThreadWorker):
 
     def init_process(self) -> None:
         """Cut stalled clients: gthread's own time-outs end with a connection's first byte."""
+        self.lingerers = BoundedSemaphore(max(1, self.cfg.threads // 4))
         for listener in self.sockets:
             cut_stalled_clients(listener)
         logging.getLogger("gunicorn.error").addFilter(stalls_in_one_line)
@@ -60,6 +63,28 @@ class Worker(ThreadWorker):
         super().load_wsgi()
         self.wsgi = honour_close(self.wsgi)
 
+    def enqueue_req(self, conn: TConn) -> None:
+        """Wait for a connection's first byte in the poller; gunicorn waits for 5 s in a thread."""
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.sock.settimeout(0)
+        conn.timeout = monotonic() + STALL
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, EVENT_READ, readable)
+
+    def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's
+        """Close the connections idle for the longest where others would not be let in."""
+        super().murder_keepalived(force)  # type: ignore[call-arg]
+        while self.nr_conns >= self.worker_connections:
+            if not (idle := self.keepalived_conns or self.pending_conns):
+                return
+            conn = idle.popleft()
+            self.poller.unregister(conn.sock)
+            self.nr_conns -= 1
+            conn.close()
+
     def handle(self, conn: TConn) -> bool:
         """Answer one request; end its connection here, where that it is over is known.
 
@@ -69,7 +94,7 @@ class Worker(ThreadWorker):
         reuse = super().handle(conn)
         if reuse is False:
             if was_left_unread(conn):
-                linger(conn.sock)
+                self.linger(conn.sock)
             with suppress(OSError):
                 conn.sock.shutdown(socket.SHUT_RDWR)
         return reuse
@@ -89,20 +114,25 @@ class Worker(ThreadWorker):
             self.log.warning("Refused a request from %s: %s", addr[0] if addr else "?", exc)
         with suppress(OSError):
             client.sendall(error_response(status, reason, sentence))
-            linger(client)
+            self.linger(client)
+
+    def linger(self, client: socket.socket) -> None:
+        """Discard what `client` still sends; in a few threads at once, so that others answer."""
+        if self.lingerers.acquire(blocking=False):
+            try:
+                discard(client)
+            finally:
+                self.lingerers.release()
 
 
 def cut_stalled_clients(listener: socket.socket) -> None:
     """Give the connections that `listener` accepts time-outs of the kernel's.
 
-    Accepted sockets inherit SO_RCVTIMEO and SO_SNDTIMEO on Linux (socket(7)). TCP_DEFER_ACCEPT
-    (tcp(7)) leaves a client that sends nothing to the kernel, where it holds no thread.
+    Accepted sockets inherit SO_RCVTIMEO and SO_SNDTIMEO on Linux (socket(7)).
     """
     timeval = struct.pack("ll", STALL, 0)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-    if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.family != socket.AF_UNIX:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENCE)
 
 
 def stalls_in_one_line(record: logging.LogRecord) -> bool:
@@ -133,8 +163,8 @@ def was_left_unread(conn: TConn) -> bool:
     return request is not None and request.must_close
 
 
-def linger(client: socket.socket) -> None:
-    """Discard what `client` still sends, for LINGER seconds (RFC 9112, section 9.6).
+def discard(client: socket.socket) -> None:
+    """Read what `client` still sends, for LINGER seconds (RFC 9112, section 9.6).
 
     Closing over unread bytes makes the kernel send a reset, which can overtake the answer.
     """

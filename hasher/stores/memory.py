@@ -1,6 +1,8 @@
 """`memory://`, the default: a dict in this process, bounded, which ends with it."""
 
+import ctypes
 from collections.abc import Iterator, MutableSequence, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any, ClassVar, Self
 
@@ -11,6 +13,7 @@ KEY = 80  # a bytes object of 32: 33 + 32, rounded up to pymalloc's 16
 SLOT = 64  # the dict's own share, at its worst: just grown, with 60 bytes of table for each entry
 OBJECT = 33  # a bytes object without its content
 SMALL, ALIGNMENT = 512, 16  # up to SMALL pymalloc serves, above it malloc with 8 bytes more
+M_MMAP_THRESHOLD = -3
 LARGE, PAGE = 128 * 1024, 4096  # from LARGE malloc maps whole pages
 
 
@@ -27,6 +30,15 @@ def cost(message: bytes) -> int:
 def round_up(size: int, step: int) -> int:
     """The least multiple of `step` that `size` fits in."""
     return -(-size // step) * step
+
+
+def give_back_large_blocks() -> None:
+    """Hold glibc to LARGE, so that memory of large bodies returns to the system (mallopt(3)).
+
+    By itself it raises that threshold to the largest block freed so far, up to 32 MiB.
+    """
+    with suppress(AttributeError, OSError):  # where the C library is another one
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 class MemoryStore(Store):
@@ -55,6 +67,7 @@ class MemoryStore(Store):
 
     @classmethod
     def open(cls, means: Means, **_parsed: Any) -> Self:
+        give_back_large_blocks()
         return cls(means.memory_limit)
 
     def put(self, digest: str, message: bytes) -> bool:

@@ -151,7 +151,7 @@ class Service:
     def is_answering(self) -> bool:
         """Whether a worker answers."""
         try:
-            return self.get("0" * 64).status == 404
+            return self.request("GET", "/healthz").status == 200
         except OSError:
             return False
 
@@ -217,6 +217,23 @@ class Service:
         assert self.post(message, within).json == {"digest": name}
         assert self.get(name, within).json == {"message": message}
         assert time.monotonic() - started < within
+
+
+def refused_start(*command: str, **env: str) -> tuple[int, list[str]]:
+    """The exit status of a start that should fail, and its lines that are not make's or [INFO]."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**clean, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    lines = ended.stdout.splitlines()
+    return ended.returncode, [line for line in lines if not re.match(r"make|.*\[INFO\]", line)]
 
 
 def is_running(pid: int) -> bool:

@@ -171,17 +171,27 @@ def test_clients_that_do_not_hang_up_delay_nobody(service: Service, sent: bytes)
     "sent", [b"foo\r\n\r\n", SLOW_POST.replace(b"plain", b"html")], ids=["no HTTP", "refused"]
 )
 def test_refused_clients_that_do_not_hang_up_delay_nobody(service: Service, sent: bytes) -> None:
-    clients = held(service, 8, sent)  # as many as there are threads
+    clients = held(service, 40, sent)  # more than there are threads
     service.assert_well()
     for client in clients:
         client.close()
+
+
+def test_a_stop_during_a_reload_ends_in_time(service: Service) -> None:
+    with service.connect() as client:
+        client.send(f"GET /messages/{NAME} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert client.receive()
+        service.signal(signal.SIGHUP)
+        until(lambda: "Handling signal: hup" in service.log)
+        service.signal(signal.SIGTERM)
+        assert service.process.wait(10) == 0
 
 
 def test_a_thousand_idle_connections_lose_nothing(service: Service) -> None:
     stored = service.post("foo")
     (worker,) = service.workers()
     kept_alive = f"GET /messages/{NAME} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-    clients = held(service, 500, b"") + held(service, 500, kept_alive)
+    clients = held(service, 1500, b"") + held(service, 500, kept_alive)
     service.assert_well()
     for client in clients:
         client.close()
@@ -200,7 +210,8 @@ def test_running_out_of_file_descriptors_loses_nothing(tmp_path: Path) -> None:
         stored = service.post("foo")
         (worker,) = service.workers()
         kept_alive = f"GET /messages/{NAME} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-        clients = held(service, 300, kept_alive)
+        clients = held(service, 300, kept_alive) + held(service, 100, b"")
+        service.assert_well()  # those that are idle for the longest make room
         for client in clients:
             client.close()
         service.assert_well()

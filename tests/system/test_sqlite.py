@@ -1,0 +1,231 @@
+"""A service on SQLite, with several workers: CONTRACT's load and faults."""
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.system.load import Load
+from tests.system.service import BIN, ROOT, Service, is_running, refused_start, until
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A file of this test's own."""
+    return f"sqlite:///{tmp_path}/messages.db"
+
+
+@pytest.fixture
+def service(tmp_path: Path, url: str) -> Iterator[Service]:
+    """Two workers on that file."""
+    with Service(tmp_path / "log", HASHER_STORE=url, WEB_CONCURRENCY="2") as running:
+        until(lambda: len(running.workers()) == 2)
+        yield running
+
+
+def verified(url: str) -> str:
+    """What `flask store verify` says."""
+    ended = subprocess.run(
+        [BIN / "flask", "store", "verify"],
+        cwd=ROOT,
+        env={**os.environ, "HASHER_STORE": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stderr
+
+
+def test_what_one_worker_stores_the_other_reads_at_once(service: Service) -> None:
+    for number in range(300):
+        stored = service.post(f"message {number}")
+        assert service.get(stored.json["digest"]).json == {"message": f"message {number}"}
+
+
+def test_one_of_16_racing_clients_creates_the_message(service: Service) -> None:
+    threads, rounds = 16, 20
+    barrier = threading.Barrier(threads)
+    statuses: list[tuple[int, int]] = []
+
+    def race() -> None:
+        for number in range(rounds):
+            barrier.wait()
+            statuses.append((number, service.post(f"raced {number}").status))
+
+    racers = [threading.Thread(target=race) for _ in range(threads)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    for number in range(rounds):
+        assert statuses.count((number, 201)) == 1
+        assert statuses.count((number, 200)) == threads - 1
+
+
+def test_every_acknowledged_message_survives_kill_9(
+    tmp_path: Path, url: str, record_property: Record
+) -> None:
+    acknowledged: list[str] = []
+    for round_ in range(20):
+        log = tmp_path / f"log{round_}"
+        acknowledged += killed_under_load(log, url)
+    record_property("SQLite, messages acknowledged before 20 kill -9", len(acknowledged))
+    with Service(tmp_path / "log", HASHER_STORE=url) as service:
+        for text in acknowledged:
+            assert service.get(sha256(text.encode()).hexdigest()).json == {"message": text}
+    assert "verified" in verified(url)
+
+
+def killed_under_load(log: Path, url: str) -> list[str]:
+    """What a service acknowledged until all of its processes were killed in mid-write."""
+    with (
+        Service(log, HASHER_STORE=url, WEB_CONCURRENCY="2") as service,
+        Load(service, clients=4) as load,
+    ):
+        until(lambda: len(load.acknowledged) > 30)
+        service.kill()
+    return load.acknowledged
+
+
+def test_a_reload_under_load_fails_and_loses_nothing(
+    service: Service, record_property: Record
+) -> None:
+    with Load(service) as load:
+        for _ in range(3):
+            old = service.workers()
+            service.signal(signal.SIGHUP)
+            until(partial(all_ended, old))
+            until(partial(load.has_sent, load.sent + 100))
+    record_property("SQLite, SIGHUP x 3", load.said())
+    assert set(load.outcomes) <= {200, 201}
+    assert load.lost() == []
+
+
+def all_ended(pids: list[int]) -> bool:
+    """Whether none of these processes is running."""
+    return not any(map(is_running, pids))
+
+
+def test_a_killed_worker_fails_no_more_requests_than_it_has_threads(
+    service: Service, record_property: Record
+) -> None:
+    with Load(service) as load:
+        until(lambda: load.sent > 100)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        until(lambda: len(service.workers()) == 2)
+        until(partial(load.has_sent, load.sent + 100))
+    record_property("SQLite, a worker killed", load.said())
+    assert set(load.outcomes) <= {200, 201, "failed"}
+    assert load.outcomes["failed"] <= 8
+    assert load.lost() == []
+
+
+def test_a_stop_under_load_ends_in_time_and_loses_nothing(
+    service: Service, tmp_path: Path, url: str
+) -> None:
+    with Load(service) as load:
+        until(lambda: load.sent > 100)
+        service.signal(signal.SIGTERM)
+        assert service.process.wait(10) == 0
+    with Service(tmp_path / "again", HASHER_STORE=url) as again:
+        load.service = again
+        assert load.lost() == []
+
+
+def test_a_full_disk_is_507_and_passes_without_a_restart(service: Service) -> None:
+    stored = service.post("small").json["digest"]
+    limit_files(service, 2**20)
+    text = "x" * 200_000
+    statuses = [service.post(f"{text}{number}").status for number in range(20)]
+    assert set(statuses) == {201, 507}
+    for _ in range(10):
+        assert service.post(f"{text}new").status == 507
+        assert service.post("small").status == 200
+        assert service.get(stored).json == {"message": "small"}
+    limit_files(service, resource.RLIM_INFINITY)
+    assert service.post(f"{text}new").status == 201
+    for number, status in enumerate(statuses):
+        name = sha256(f"{text}{number}".encode()).hexdigest()
+        assert service.get(name).status == (200 if status == 201 else 404)
+    service.assert_well()
+
+
+def limit_files(service: Service, size: int) -> None:
+    """Let the workers make no file larger than `size`, as a full disk would."""
+    for worker in service.workers():
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_a_writer_that_does_not_come_to_an_end_is_503_in_time(
+    service: Service, tmp_path: Path
+) -> None:
+    stored = service.post("stored").json["digest"]
+    with closing(sqlite3.connect(tmp_path / "messages.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with Load(service, clients=8) as load:
+            until(lambda: load.outcomes[503] >= 24)
+            started = time.monotonic()
+            assert service.get(stored).json == {"message": "stored"}
+            assert service.post("stored").status == 200
+            assert time.monotonic() - started < 1
+        assert set(load.outcomes) == {503}
+        assert load.slowest < 2
+    service.assert_well()
+    assert "Traceback" not in service.log
+
+
+def test_a_damaged_file_is_never_a_404(tmp_path: Path, url: str) -> None:
+    with Service(tmp_path / "log", HASHER_STORE=url) as service:
+        names = [service.post(f"message {number}").json["digest"] for number in range(500)]
+        service.signal(signal.SIGTERM)
+        service.process.wait()
+    path = tmp_path / "messages.db"
+    pages = path.read_bytes()
+    path.write_bytes(pages[:4096] + bytes(len(pages) - 4096))
+    with Service(tmp_path / "again", HASHER_STORE=url, limits=None) as service:
+        for name in names[:50]:
+            assert service.get(name).status in {500, 503}
+    assert "Traceback" not in (tmp_path / "again").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("{folder}/missing/messages.db", "there is no directory"),
+        ("/proc/messages.db", "cannot be used"),
+        ("{folder}", "cannot be used"),
+        ("{folder}/text", "file is not a database"),
+        ("{folder}/other.db", "is a database of another program"),
+        ("{folder}/newer.db", "has schema 2, and this hasher knows 1"),
+    ],
+)
+def test_a_file_that_cannot_be_used_ends_the_start_with_one_line(
+    tmp_path: Path, path: str, fault: str
+) -> None:
+    (tmp_path / "text").write_text("This is not a database. " * 100)
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE t (x)")
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as newer:
+        newer.executescript(
+            "CREATE TABLE t (x); PRAGMA application_id = 0x68617368; PRAGMA user_version = 2"
+        )
+    status, said = refused_start(
+        "make", "run", HASHER_STORE=f"sqlite:///{path}".format(folder=tmp_path)
+    )
+    assert status != 0
+    assert len(said) == 1
+    assert said[0].startswith("HASHER_STORE cannot be used: ")
+    assert fault in said[0]
