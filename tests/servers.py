@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pytest
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 PATIENCE = 30.0  # seconds until something that should happen is taken not to
 
@@ -79,7 +79,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         command = [self.executable, "--port", str(self.port), "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -94,8 +94,10 @@ class RedisServer:
         try:
             with closing(self.client()) as client:
                 return bool(client.ping())
-        except RedisError as error:
-            return "NOAUTH" in str(error)
+        except AuthenticationError:
+            return True
+        except RedisError:
+            return False
 
     def kill(self) -> None:
         """End it as a power cut would."""

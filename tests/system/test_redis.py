@@ -1,0 +1,249 @@
+"""A service on a Redis server: CONTRACT's rows for a store that fails."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer
+from tests.system.load import Load
+from tests.system.service import Service, refused_start, until
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis server with an append-only file that is synced at every write."""
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with RedisServer(tmp_path / "redis", *durable) as running:
+        yield running
+
+
+@pytest.fixture
+def service(tmp_path: Path, server: RedisServer) -> Iterator[Service]:
+    """Two workers on that server."""
+    with Service(tmp_path / "log", HASHER_STORE=server.url, WEB_CONCURRENCY="2") as running:
+        until(lambda: len(running.workers()) == 2)
+        yield running
+
+
+def status(service: Service, path: str) -> int:
+    """The status of a GET."""
+    return service.request("GET", path).status
+
+
+def assert_unavailable(service: Service, known: str) -> None:
+    """Fail unless every request that needs the store is refused with 503 within 2 s."""
+    for method, path, body in (
+        ("POST", "/messages", b"new"),
+        ("GET", f"/messages/{known}", None),
+        ("GET", f"/messages/{known}.txt", None),
+        ("GET", f"/messages/{'0' * 64}", None),
+        ("GET", "/readyz", None),
+    ):
+        started = time.monotonic()
+        answer = service.request(method, path, body, {"Content-Type": "text/plain"})
+        assert time.monotonic() - started < 2
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json["error"].endswith(".")
+    assert status(service, "/healthz") == 200
+
+
+def assert_recovers(service: Service, known: str) -> None:
+    """Fail unless the service is well 2 s after the store is back."""
+    until(lambda: status(service, "/readyz") == 200, within=2)
+    for _ in range(20):
+        service.assert_well(within=2)
+    assert service.get(known).status == 200
+    assert "Traceback" not in service.log
+
+
+def test_what_one_worker_stores_the_other_reads_at_once(service: Service) -> None:
+    for number in range(300):
+        stored = service.post(f"message {number}")
+        assert service.get(stored.json["digest"]).json == {"message": f"message {number}"}
+
+
+def test_one_of_16_racing_clients_creates_the_message(service: Service) -> None:
+    threads, rounds = 16, 20
+    barrier = threading.Barrier(threads)
+    statuses: list[tuple[int, int]] = []
+
+    def race() -> None:
+        for number in range(rounds):
+            barrier.wait()
+            statuses.append((number, service.post(f"raced {number}").status))
+
+    racers = [threading.Thread(target=race) for _ in range(threads)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    for number in range(rounds):
+        assert statuses.count((number, 201)) == 1
+        assert statuses.count((number, 200)) == threads - 1
+
+
+def test_a_stopped_server_is_503_until_it_is_back(service: Service, server: RedisServer) -> None:
+    known = service.post("known").json["digest"]
+    server.kill()
+    assert_unavailable(service, known)
+    server.start()
+    assert_recovers(service, known)
+
+
+def test_a_paused_server_is_503_until_it_goes_on(service: Service, server: RedisServer) -> None:
+    known = service.post("known").json["digest"]
+    os.kill(server.pid, signal.SIGSTOP)
+    assert_unavailable(service, known)
+    with Load(service, clients=16) as load:
+        until(lambda: load.outcomes[503] >= 32)
+    assert set(load.outcomes) == {503}
+    assert load.slowest < 2.5
+    os.kill(server.pid, signal.SIGCONT)
+    assert_recovers(service, known)
+
+
+def test_a_service_starts_while_its_store_is_down(tmp_path: Path, server: RedisServer) -> None:
+    server.kill()
+    with Service(tmp_path / "log", HASHER_STORE=server.url) as service:
+        assert "it cannot be reached yet" in service.log
+        assert_unavailable(service, "0" * 64)
+        server.start()
+        until(lambda: status(service, "/readyz") == 200, within=2)
+        service.assert_well()
+
+
+def test_a_server_that_ends_without_warning_loses_nothing(
+    service: Service, server: RedisServer, record_property: Record
+) -> None:
+    with Load(service) as load:
+        for _ in range(3):
+            until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
+            server.kill()
+            until(lambda count=load.outcomes[503]: load.outcomes[503] > count)  # type: ignore[misc]
+            server.start()
+        until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
+    record_property("Redis killed and started x 3", load.said())
+    assert set(load.outcomes) <= {200, 201, 503}
+    assert load.slowest < 2.5
+    assert load.lost() == []
+
+
+def test_a_server_out_of_memory_is_507_for_new_messages_only(
+    service: Service, server: RedisServer
+) -> None:
+    known = service.post("known").json["digest"]
+    with closing(server.client()) as client:
+        client.config_set("maxmemory", "3mb")
+    statuses = [service.post("x" * 100_000 + str(number)).status for number in range(60)]
+    assert set(statuses) == {201, 507}
+    assert service.post("another" * 1000).status == 507
+    assert service.post("known").status == 200
+    assert service.get(known).json == {"message": "known"}
+    with closing(server.client()) as client:
+        client.config_set("maxmemory", "0")
+    assert_recovers(service, known)
+
+
+def test_a_wrong_password_is_503_and_in_no_log(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", "--requirepass", "right") as server:
+        url = server.url.replace("//", "//:secret-password@")
+        with Service(tmp_path / "log", HASHER_STORE=url) as service:
+            assert_unavailable(service, "0" * 64)
+            assert "secret-password" not in service.log
+        url = server.url.replace("//", "//:right@")
+        with Service(tmp_path / "log2", HASHER_STORE=url) as service:
+            service.assert_well()
+            assert "right" not in service.log
+
+
+def test_a_server_out_of_connections_is_503_until_it_has_some(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", "--maxclients", "3") as server:
+        held = [server.client() for _ in range(3)]
+        for client in held:
+            client.ping()
+        with Service(tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2") as service:
+            assert_unavailable(service, "0" * 64)
+            for client in held:
+                client.close()
+            until(lambda: status(service, "/readyz") == 200, within=2)
+            service.assert_well()
+
+
+def test_more_clients_than_connections_wait_their_turn(tmp_path: Path, server: RedisServer) -> None:
+    with (
+        Service(tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2") as service,
+        Load(service, clients=16) as load,
+    ):
+        until(lambda: load.has_sent(500))
+    assert set(load.outcomes) == {200, 201}
+
+
+def test_a_server_that_evicts_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+        code, lines = refused_start("make", "run", HASHER_STORE=server.url)
+    assert code != 0
+    assert len(lines) == 1
+    assert "maxmemory-policy allkeys-lru" in lines[0]
+    assert "noeviction" in lines[0]
+
+
+def test_a_server_that_begins_to_evict_is_not_ready(service: Service, server: RedisServer) -> None:
+    with closing(server.client()) as client:
+        client.config_set("maxmemory-policy", "allkeys-random")
+        answer = service.request("GET", "/readyz")
+        assert answer.status == 503
+        assert "noeviction" in answer.json["error"]
+        client.config_set("maxmemory-policy", "noeviction")
+    assert status(service, "/readyz") == 200
+
+
+def test_a_server_without_persistence_is_warned_of(tmp_path: Path) -> None:
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        Service(tmp_path / "log", HASHER_STORE=server.url) as service,
+    ):
+        assert "the Redis server keeps nothing on disk" in service.log
+
+
+def test_a_message_altered_in_the_server_is_never_served(
+    service: Service, server: RedisServer
+) -> None:
+    name = service.post("foo").json["digest"]
+    with closing(server.client()) as client:
+        client.set(f"hasher:{name}", "not foo")
+    for path in (f"/messages/{name}", f"/messages/{name}.txt"):
+        answer = service.request("GET", path)
+        assert answer.status == 500
+        assert b"not foo" not in answer.body
+    assert f"The message stored under {name} is damaged" in service.log
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_replicas_that_do_not_follow_are_waited_for_when_asked(
+    tmp_path: Path, server: RedisServer, replicas: int
+) -> None:
+    follow = ("--replicaof", "127.0.0.1", str(server.port))
+    with (
+        RedisServer(tmp_path / "replica", *follow) as replica,
+        Service(tmp_path / "log", HASHER_STORE=f"{server.url}?replicas={replicas}") as service,
+    ):
+        until(lambda: service.post("first").status in {200, 201})
+        os.kill(replica.pid, signal.SIGSTOP)
+        expected = 503 if replicas else 201
+        for _ in range(2):  # the message is stored now, and still not where it was asked to be
+            started = time.monotonic()
+            assert service.post("second").status == expected
+            assert time.monotonic() - started < 2
+            expected = 503 if replicas else 200
+        os.kill(replica.pid, signal.SIGCONT)
+        until(lambda: service.post("second").status == 200, within=5)
