@@ -1,5 +1,6 @@
 """The contract in the docstring of Store, held by every store."""
 
+import os
 import re
 import sys
 import time
@@ -156,6 +157,24 @@ def test_a_second_opener_sees_what_is_stored_where_the_store_is_shared(
     with closing(open_store(url)) as second:
         assert second.get(digest(b"foo")) == (b"foo" if store.shared else None)
         assert second.put(digest(b"foo"), b"foo") is not store.shared
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_forks_goes_on_with_connections_of_its_own(store: Store) -> None:
+    store.put(digest(b"parent"), b"parent")
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            assert store.get(digest(b"parent")) == b"parent"
+            for number in range(200):
+                store.put(digest(b"child %d" % number), b"child %d" % number)
+            os._exit(0)
+        os._exit(1)
+    for number in range(200):
+        assert store.put(digest(b"%d" % number), b"%d" % number)
+        assert store.get(digest(b"parent")) == b"parent"
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.count() == (401 if store.shared else 201)
 
 
 def test_a_store_that_works_passes_its_check(store: Store) -> None:

@@ -29,9 +29,13 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA};
 COMMIT;
 """
-FIND = "SELECT message FROM messages WHERE digest = ?"
+# CAST, since another program may have put a text where a blob belongs.
+FIND = "SELECT CAST(message AS BLOB) FROM messages WHERE digest = ?"
 ADD = "INSERT INTO messages VALUES (?, ?) ON CONFLICT DO NOTHING"
-PAGE = "SELECT rowid, digest, message FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000"
+PAGE = """
+SELECT rowid, CAST(digest AS BLOB), CAST(message AS BLOB)
+FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
+"""
 
 PATIENCE = 1.5  # seconds for which a writer waits for others, before it gives up with a 503
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
