@@ -11,7 +11,7 @@ import msgspec
 from flask.cli import AppGroup
 
 from hasher.digest import DamagedMessage, digest, verified
-from hasher.media import NEWLINE, complaint
+from hasher.media import NEWLINE, POST, Post, complaint
 from hasher.messages import store as configured
 from hasher.progress import Progress
 from hasher.stores import Store, StoreFull, Unusable, open_store
@@ -20,15 +20,6 @@ BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whicheve
 
 Pair = tuple[str, bytes]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
-
-
-class Line(msgspec.Struct):
-    """A line of an export, which is also a body that `POST /messages` takes."""
-
-    message: str
-
-
-LINE = msgspec.json.Decoder(Line)
 
 
 @store_cli.command()
@@ -79,7 +70,7 @@ def export_messages() -> None:
     with reported(configured()), Progress("exported", configured().count()) as progress:
         damage = Damage()
         for _, message in damage.left_out_of(configured().items()):
-            out.write(msgspec.json.encode(Line(message.decode())) + NEWLINE)
+            out.write(msgspec.json.encode(Post(message.decode())) + NEWLINE)
             progress.advance(1)
         out.flush()
     damage.fail()
@@ -174,7 +165,7 @@ def parsed(lines: BinaryIO) -> Iterator[Pair]:
     """The messages of an export; ClickException names a line that has none."""
     for number, line in enumerate(lines, 1):
         try:
-            message = LINE.decode(line.decode()).message.encode()
+            message = POST.decode(line.decode()).message.encode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             fault = complaint(line.decode(errors="replace"), str(error))
             raise click.ClickException(f"line {number}: {fault}") from None

@@ -43,7 +43,7 @@ class Settings(
     ] = 256 * MiB
     max_message_bytes: Annotated[
         int,
-        Meta(ge=1, le=2**30, description="the largest body that `POST` takes, in bytes"),
+        Meta(ge=1, le=2**28, description="the largest body that `POST` takes, in bytes"),
     ] = 1 * MiB
     web_concurrency: Annotated[
         int,

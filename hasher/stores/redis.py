@@ -23,6 +23,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     RedisClusterException,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as Disconnected,
@@ -129,14 +130,13 @@ class RedisStore(Store):
     def check(self) -> str | None:
         faint = None
         for node in self._nodes():
-            memory, persistence = node.info("memory"), node.config_get("save", "appendonly")
-            policy = memory.get("maxmemory_policy", "noeviction")
+            policy = node.info("memory").get("maxmemory_policy", "noeviction")
             if policy.startswith("allkeys"):
                 raise Unusable(
                     f"the Redis server would drop messages to make room (maxmemory-policy {policy})"
                     ": set its maxmemory-policy to noeviction"
                 )
-            if persistence.get("appendonly") == "no" and not persistence.get("save"):
+            if keeps_nothing(node):
                 faint = "the Redis server keeps nothing on disk: messages end with it"
         return faint
 
@@ -225,6 +225,15 @@ class OneAtATime:
             outcome.set_result(self._call())
         except Exception as error:  # noqa: BLE001 - it is raised where the call is waited for
             outcome.set_exception(error)
+
+
+def keeps_nothing(node: Any) -> bool:
+    """Whether a server keeps nothing on disk; False where it does not let us know."""
+    try:
+        settings = node.config_get("save", "appendonly")
+    except ResponseError:  # managed servers forbid CONFIG
+        return False
+    return settings.get("appendonly") == "no" and not settings.get("save")
 
 
 def server_of(url: SplitResult, ca: str | None) -> dict[str, Any]:

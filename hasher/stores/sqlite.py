@@ -58,6 +58,7 @@ class Put:
         self.deadline = time.monotonic() + PATIENCE
         self.new: bool | None = None
         self.error: BaseException | None = None
+        self.leads = False
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -129,20 +130,33 @@ class SQLiteStore(Store):
         if self._connection().execute(FIND, (key,)).fetchone():
             return False  # a repeat needs no turn, and no room on a full disk
         put = Put(key, message)
-        if not self._is_first(put):
-            put.wake.acquire()
-        if put.new is None and put.error is None:
+        self._wait(put)
+        if put.leads:
             self._commit_all()
         if put.error:
             raise put.error
         return bool(put.new)
 
-    def _is_first(self, put: Put) -> bool:
-        """Let `put` wait for whoever commits now; True where nobody does, so that it must."""
+    def _wait(self, put: Put) -> None:
+        """Wait until `put` is committed, or must commit for all; TimeoutError where that is long.
+
+        Only the one who commits can be held up by another process: the others give up in time,
+        and leave their threads to those who read.
+        """
         with self._lock:
             self._waiting.append(put)
-            first, self._committing = not self._committing, True
-            return first
+            put.leads, self._committing = not self._committing, True
+        if not put.leads and not put.wake.acquire(timeout=PATIENCE):
+            self._give_up(put)
+
+    def _give_up(self, put: Put) -> None:
+        """Wait no longer, unless the turn of `put` has come just now."""
+        with self._lock:
+            if not put.leads:
+                if put in self._waiting:
+                    self._waiting.remove(put)
+                raise TimeoutError("the turn to write did not come in time")
+        put.wake.acquire()
 
     def _commit_all(self) -> None:
         """Store what every waiting thread has asked for, then let the next one do the same."""
@@ -158,7 +172,9 @@ class SQLiteStore(Store):
                 put.new = new
         with self._lock:
             self._committing = bool(self._waiting)
-            puts += self._waiting[:1]
+            for put in self._waiting[:1]:
+                put.leads = True
+                puts.append(put)
         for put in puts:
             put.wake.release()
 

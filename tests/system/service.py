@@ -20,19 +20,11 @@ from http.client import HTTPConnection, parse_headers
 from pathlib import Path
 from typing import Any, Self
 
+from tests.servers import PATIENCE, until
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
-PATIENCE = 30.0  # seconds until something that should happen is taken not to
-
-
-def until(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """What `condition` returns, as soon as it is true; an error when it is not in time."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "It did not happen in time."
-        time.sleep(0.01)
-    return value
 
 
 @dataclass

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer
-from tests.system.service import BIN, ROOT, Service, until
+from tests.servers import RedisServer, until
+from tests.system.service import BIN, ROOT, Service
 
 NAME = sha256(b"foo").hexdigest()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisCluster, RedisServer
+from tests.servers import RedisCluster, RedisServer, until
 from tests.system.load import Load
-from tests.system.service import Service, until
+from tests.system.service import Service
 
 
 @pytest.fixture

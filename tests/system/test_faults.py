@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.service import Client, Service, is_running, until
+from tests.servers import until
+from tests.system.service import Client, Service, is_running
 
 SLOW_POST = (
     b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"

@@ -2,7 +2,7 @@
 
 import os
 import signal
-import threading
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_ports, program, until
 from tests.system.load import Load
-from tests.system.service import Service, refused_start, until
+from tests.system.service import Service, refused_start
 
 Record = Callable[[str, object], None]
 
@@ -64,32 +64,6 @@ def assert_recovers(service: Service, known: str) -> None:
         service.assert_well(within=2)
     assert service.get(known).status == 200
     assert "Traceback" not in service.log
-
-
-def test_what_one_worker_stores_the_other_reads_at_once(service: Service) -> None:
-    for number in range(300):
-        stored = service.post(f"message {number}")
-        assert service.get(stored.json["digest"]).json == {"message": f"message {number}"}
-
-
-def test_one_of_16_racing_clients_creates_the_message(service: Service) -> None:
-    threads, rounds = 16, 20
-    barrier = threading.Barrier(threads)
-    statuses: list[tuple[int, int]] = []
-
-    def race() -> None:
-        for number in range(rounds):
-            barrier.wait()
-            statuses.append((number, service.post(f"raced {number}").status))
-
-    racers = [threading.Thread(target=race) for _ in range(threads)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    for number in range(rounds):
-        assert statuses.count((number, 201)) == 1
-        assert statuses.count((number, 200)) == threads - 1
 
 
 def test_a_stopped_server_is_503_until_it_is_back(service: Service, server: RedisServer) -> None:
@@ -247,3 +221,21 @@ def test_replicas_that_do_not_follow_are_waited_for_when_asked(
             expected = 503 if replicas else 200
         os.kill(replica.pid, signal.SIGCONT)
         until(lambda: service.post("second").status == 200, within=5)
+
+
+def test_tls_is_spoken_and_the_authority_checked(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    openssl = program("openssl", "openssl")
+    request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-out", str(certificate), "-keyout", str(key)]
+    subprocess.run([*request, *names, *files], check=True, stderr=subprocess.DEVNULL)
+    (port,) = free_ports(1)
+    tls = ("--tls-port", str(port), "--tls-auth-clients", "no")
+    pair = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    with RedisServer(tmp_path / "redis", *tls, *pair):
+        url = f"rediss://127.0.0.1:{port}"
+        with Service(tmp_path / "log", HASHER_STORE=f"{url}?ca={certificate}") as service:
+            service.assert_well()
+        with Service(tmp_path / "log2", HASHER_STORE=url) as service:
+            assert_unavailable(service, "0" * 64)

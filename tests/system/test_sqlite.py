@@ -1,11 +1,11 @@
 """A service on SQLite, with several workers: CONTRACT's load and faults."""
 
+import fcntl
 import os
 import resource
 import signal
 import sqlite3
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import until
 from tests.system.load import Load
-from tests.system.service import BIN, ROOT, Service, is_running, refused_start, until
+from tests.system.service import BIN, ROOT, Service, is_running, refused_start
 
 Record = Callable[[str, object], None]
 
@@ -47,32 +48,6 @@ def verified(url: str) -> str:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stderr
-
-
-def test_what_one_worker_stores_the_other_reads_at_once(service: Service) -> None:
-    for number in range(300):
-        stored = service.post(f"message {number}")
-        assert service.get(stored.json["digest"]).json == {"message": f"message {number}"}
-
-
-def test_one_of_16_racing_clients_creates_the_message(service: Service) -> None:
-    threads, rounds = 16, 20
-    barrier = threading.Barrier(threads)
-    statuses: list[tuple[int, int]] = []
-
-    def race() -> None:
-        for number in range(rounds):
-            barrier.wait()
-            statuses.append((number, service.post(f"raced {number}").status))
-
-    racers = [threading.Thread(target=race) for _ in range(threads)]
-    for racer in racers:
-        racer.start()
-    for racer in racers:
-        racer.join()
-    for number in range(rounds):
-        assert statuses.count((number, 201)) == 1
-        assert statuses.count((number, 200)) == threads - 1
 
 
 def test_every_acknowledged_message_survives_kill_9(
@@ -185,6 +160,22 @@ def test_a_writer_that_does_not_come_to_an_end_is_503_in_time(
         assert load.slowest < 2
     service.assert_well()
     assert "Traceback" not in service.log
+
+
+def test_a_process_that_hangs_with_its_turn_delays_no_reader(
+    service: Service, tmp_path: Path
+) -> None:
+    stored = service.post("stored").json["digest"]
+    with (tmp_path / "messages.db-turn").open() as turn, Load(service, clients=8) as load:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        until(lambda: load.outcomes[503] >= 12)
+        for _ in range(10):
+            started = time.monotonic()
+            assert service.get(stored).json == {"message": "stored"}
+            assert time.monotonic() - started < 1
+        fcntl.flock(turn, fcntl.LOCK_UN)
+    assert set(load.outcomes) <= {200, 201, 503}
+    service.assert_well()
 
 
 def test_a_damaged_file_is_never_a_404(tmp_path: Path, url: str) -> None:
