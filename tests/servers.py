@@ -1,13 +1,14 @@
 """The servers that tests start on free ports, and stop again."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,10 +39,18 @@ def program(name: str, package: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as stack:
-        taken = [stack.enter_context(closing(socket.create_server(("", 0)))) for _ in range(count)]
-        return [server.getsockname()[1] for server in taken]
+    """Ports that nobody listens on, and that no other process of this test run is given.
+
+    They lie below those that the system gives to clients, which may take one at any time.
+    """
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    candidates = range(10_000 + part * 5000, 15_000 + part * 5000)
+    free: list[int] = []
+    while len(free) < count:
+        port = secrets.choice(candidates)
+        with suppress(OSError), socket.create_server(("", port)):
+            free += [port] if port not in free else []
+    return free
 
 
 class RedisServer:
@@ -56,7 +65,11 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,9 +144,15 @@ class RedisCluster:
         return f"redis+cluster://{hosts}"
 
     def __enter__(self) -> Self:
-        self.stack = ExitStack()
-        for node in self.nodes:
-            self.stack.enter_context(node)
+        with ExitStack() as stack:
+            for node in self.nodes:
+                stack.enter_context(node)
+            self.join()
+            self.stack = stack.pop_all()
+        return self
+
+    def join(self) -> None:
+        """Make one cluster of the servers."""
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         subprocess.run(
             [self.cli, "--cluster", "create", *addresses, *ONE_REPLICA],
@@ -141,7 +160,6 @@ class RedisCluster:
             stdout=subprocess.DEVNULL,
         )
         until(lambda: all(self.is_whole(node) for node in self.nodes))
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()

@@ -38,8 +38,14 @@ FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
 """
 
 PATIENCE = 1.5  # seconds for which a writer waits for others, before it gives up with a 503
+BUSY = 0.1  # seconds for which SQLite waits for a lock, before it is asked again
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's primary result code (https://sqlite.org/rescode.html)."""
+    return error.sqlite_errorcode & 0xFF
 
 
 class Connection(sqlite3.Connection):
@@ -145,8 +151,9 @@ class SQLiteStore(Store):
         """
         with self._lock:
             self._waiting.append(put)
-            put.leads, self._committing = not self._committing, True
-        if not put.leads and not put.wake.acquire(timeout=PATIENCE):
+            first, self._committing = not self._committing, True
+            put.leads = first  # from here on, another thread may set it
+        if not first and not put.wake.acquire(timeout=PATIENCE):
             self._give_up(put)
 
     def _give_up(self, put: Put) -> None:
@@ -183,22 +190,29 @@ class SQLiteStore(Store):
         return self._add(rows, deadline=time.monotonic() + PATIENCE)
 
     def _add(self, rows: Sequence[tuple[bytes, bytes]], deadline: float) -> list[bool]:
-        """Add rows in one transaction; True for each that is new."""
-        with self._turn_of_this_process(), self._transaction(deadline) as connection:
-            return [connection.execute(ADD, row).rowcount == 1 for row in rows]
+        """Add rows in one transaction; True for each that is new.
+
+        While another program has the file locked, it is tried again until the deadline; the turn
+        is given up in between, so that every process can tell its clients in time.
+        """
+        while True:
+            try:
+                with self._turn_of_this_process(), self._transaction() as connection:
+                    return [connection.execute(ADD, row).rowcount == 1 for row in rows]
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
 
     @contextmanager
-    def _transaction(self, deadline: float) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is committed, or undone; StoreFull where there is no room for it."""
         connection = self._connection()
-        patience = max(0, int(1000 * (deadline - time.monotonic())))
         try:
-            connection.execute(f"PRAGMA busy_timeout = {patience}")
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) in FULL:
+            if error.sqlite_errorcode in FULL or code_of(error) == sqlite3.SQLITE_FULL:
                 raise StoreFull from error
             raise
         finally:
@@ -254,7 +268,7 @@ class SQLiteStore(Store):
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path,
-            timeout=PATIENCE,
+            timeout=BUSY,
             isolation_level=None,
             check_same_thread=False,  # `close` is called from any thread
             factory=Connection,
