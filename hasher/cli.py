@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 
 from hasher.digest import DamagedMessage, digest, verified
 from hasher.media import NEWLINE, POST, Post, complaint
-from hasher.messages import store as configured
+from hasher.messages import store as store_of_app
 from hasher.progress import Progress
 from hasher.stores import Store, StoreFull, Unusable, open_store
 
@@ -20,6 +20,14 @@ BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whicheve
 
 Pair = tuple[str, bytes]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
+
+
+def configured() -> Store:
+    """The store of HASHER_STORE, which must be one that this command shares with a service."""
+    store = store_of_app()
+    if not store.shared:
+        raise click.ClickException("memory:// lives in one process: set HASHER_STORE.")
+    return store
 
 
 @store_cli.command()
@@ -41,7 +49,9 @@ def verify() -> None:
     """Hash every message again and list the damaged ones; exit status 1 if there are any."""
     with reported(configured()), Progress("verified", configured().count()) as progress:
         damage = Damage()
-        for _ in damage.left_out_of(configured().items()):
+        for name, message in damage.left_out_of(configured().items()):
+            if configured().get(name) != message:
+                damage.found(name)
             progress.advance(1)
     damage.fail()
 
@@ -57,6 +67,7 @@ def copy(source: str, target: str) -> None:
     """
     with opened(source) as old, opened(target) as new, reported(old, new):
         damage = Damage()
+        new.check()
         with Progress("copied", old.count()) as progress:
             added = put_all(damage.left_out_of(old.items()), new, progress)
     click.echo(f"{added} messages were new to the target.")
@@ -68,7 +79,7 @@ def export_messages() -> None:
     """Write every message to standard output, verified, one JSON object a line."""
     out = sys.stdout.buffer
     with reported(configured()), Progress("exported", configured().count()) as progress:
-        damage = Damage()
+        damage = Damage(err=True)
         for _, message in damage.left_out_of(configured().items()):
             out.write(msgspec.json.encode(Post(message.decode())) + NEWLINE)
             progress.advance(1)
@@ -84,6 +95,7 @@ def import_messages() -> None:
     """
     lines = sys.stdin.buffer
     with reported(configured()), Progress("imported") as progress:
+        configured().check()
         added = put_all(parsed(lines), configured(), progress)
     click.echo(f"{added} messages were new.")
 
@@ -113,6 +125,7 @@ def put() -> None:
     except UnicodeDecodeError as error:
         raise click.ClickException(f"It is not UTF-8 (at byte {error.start}).") from None
     with reported(configured()):
+        configured().check()
         configured().put(digest(message), message)
     click.echo(digest(message))
 
@@ -120,8 +133,9 @@ def put() -> None:
 class Damage:
     """The damaged messages that were come across."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, err: bool = False) -> None:
         self.count = 0
+        self._err = err  # where standard output is for something else
 
     def left_out_of(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
         """The pairs whose message is what its digest says; the others are listed."""
@@ -129,8 +143,12 @@ class Damage:
             try:
                 yield name, verified(message, name)
             except DamagedMessage:
-                self.count += 1
-                click.echo(f"damaged: {name}")
+                self.found(name)
+
+    def found(self, name: str) -> None:
+        """Count and list one."""
+        self.count += 1
+        click.echo(f"damaged: {name}", err=self._err)
 
     def fail(self) -> None:
         """End with exit status 1 if there were any."""
@@ -139,26 +157,30 @@ class Damage:
 
 
 def put_all(pairs: Iterable[Pair], target: Store, progress: Progress) -> int:
-    """Put pairs in batches, so that memory stays flat and each trip pays; how many were new."""
-    added = 0
-    for batch in batches(pairs):
-        added += sum(target.put_many(list(batch.items())))
-        progress.advance(len(batch))
+    """Put pairs in batches, so that memory stays flat and each trip pays; how many were new.
+
+    Whatever ends the pairs, those that came before it are put.
+    """
+    added = size = 0
+    batch: dict[str, bytes] = {}  # each message once
+    try:
+        for name, message in pairs:
+            batch[name] = message
+            size += len(message)
+            if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+                added += put_batch(batch, target, progress)
+                size = 0
+    finally:
+        added += put_batch(batch, target, progress)
     return added
 
 
-def batches(pairs: Iterable[Pair]) -> Iterator[dict[str, bytes]]:
-    """Pairs in groups of a bounded number and size, each message once."""
-    batch: dict[str, bytes] = {}
-    size = 0
-    for name, message in pairs:
-        batch[name] = message
-        size += len(message)
-        if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
-            yield batch
-            batch, size = {}, 0
-    if batch:
-        yield batch
+def put_batch(batch: dict[str, bytes], target: Store, progress: Progress) -> int:
+    """Put a batch and empty it; how many of it were new."""
+    pairs = list(batch.items())
+    batch.clear()
+    progress.advance(len(pairs))
+    return sum(target.put_many(pairs))
 
 
 def parsed(lines: BinaryIO) -> Iterator[Pair]:

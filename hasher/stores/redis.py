@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -34,6 +35,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from hasher.stores.base import Means, Store, StoreFull, Unusable
+from hasher.stores.outage import Outage
 from hasher.stores.urls import parameters
 
 PREFIX = b"hasher:"
@@ -58,6 +60,7 @@ class RedisStore(Store):
 
     def __init__(self, connect: Callable[[], Any], replicas: int = 0) -> None:
         self._replicas = replicas
+        self._outage = Outage()
         self._connected: Any = None
         self._connect = OneAtATime(connect)
         self._refresh = OneAtATime(self._learn_topology)
@@ -86,7 +89,10 @@ class RedisStore(Store):
         pairs = {PREFIX + digest.encode(): message for digest, message in messages}
         news: dict[bytes, bool] = {}
         for keys in self._by_node(pairs):
-            news.update(self._at(keys[0], partial(self._add, keys, pairs)))
+            try:
+                news.update(self._at(keys[0], partial(self._add, keys, pairs)))
+            except OutOfMemoryError as error:
+                news.update(self._known(keys, error))
         return [news[key] for key in pairs]
 
     def _add(
@@ -104,10 +110,22 @@ class RedisStore(Store):
             pipeline.set(key, pairs[key], nx=True)
         if self._replicas:
             pipeline.execute_command("WAIT", self._replicas, ACKNOWLEDGE)
-        results = pipeline.execute()
+        results = pipeline.execute(raise_on_error=False)
+        for failure in results:
+            if isinstance(failure, Exception):
+                raise failure  # the pipeline's own error would hold the message
         if self._replicas and results.pop() < self._replicas:
             raise TooFewReplicas(f"fewer than {self._replicas} replicas have acknowledged")
         return {key: result is not None for key, result in zip(keys, results, strict=True)}
+
+    def _known(self, keys: Sequence[bytes], error: Exception) -> dict[bytes, bool]:
+        """That no key is new, from a server that takes none; StoreFull where one would be."""
+        count = self._at(keys[0], lambda node: node.exists(*keys))
+        if count < len(keys):
+            raise StoreFull from error
+        if self._replicas:
+            raise error
+        return dict.fromkeys(keys, False)
 
     def get(self, digest: str) -> bytes | None:
         key = PREFIX + digest.encode()
@@ -128,17 +146,42 @@ class RedisStore(Store):
         return sum(1 for _ in self._client().scan_iter(match=PREFIX + b"*", count=10_000))
 
     def check(self) -> str | None:
-        faint = None
-        for node in self._nodes():
-            policy = node.info("memory").get("maxmemory_policy", "noeviction")
-            if policy.startswith("allkeys"):
-                raise Unusable(
-                    f"the Redis server would drop messages to make room (maxmemory-policy {policy})"
-                    ": set its maxmemory-policy to noeviction"
-                )
-            if keeps_nothing(node):
-                faint = "the Redis server keeps nothing on disk: messages end with it"
-        return faint
+        self._outage.require_over()
+        try:
+            remarks = [self._examine(node) for node in self._nodes()]
+        except (TimedOut, TimeoutError):
+            self._outage.begin()
+            raise
+        except (Disconnected, RedisClusterException):
+            if isinstance(self._client(), Redis):
+                raise
+            self._refresh.wait(CONNECT)
+            remarks = [self._examine(node) for node in self._nodes()]
+        return next(filter(None, remarks), None)
+
+    def _examine(self, node: Any) -> str | None:
+        """What `check` says of one server."""
+        node.ping()
+        try:
+            info = {**node.info("memory"), **node.info("replication")}
+            settings = node.config_get("save", "appendonly")
+        except ResponseError:
+            return "the Redis server does not let hasher see whether it keeps what it is given"
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy.startswith("allkeys"):
+            raise Unusable(
+                f"the Redis server would drop messages to make room (maxmemory-policy {policy}): "
+                "set its maxmemory-policy to noeviction"
+            )
+        if info.get("role") == "slave":
+            raise Unusable(
+                "the Redis server is a replica, which takes no messages: name its master"
+            )
+        if info.get("connected_slaves", 0) < self._replicas:
+            raise TooFewReplicas(f"the Redis server has fewer than {self._replicas} replicas")
+        if settings.get("appendonly") == "no" and not settings.get("save"):
+            return "the Redis server keeps nothing on disk: messages end with it"
+        return None
 
     def close(self) -> None:
         if self._connected is not None:
@@ -172,14 +215,16 @@ class RedisStore(Store):
         return list(groups.values())
 
     def _at(self, key: bytes, command: Callable[[Any], Any]) -> Any:
-        """What `command` returns at the server that holds `key`; StoreFull where it has no room."""
+        """What `command` returns at the server that holds `key`."""
+        self._outage.require_over()
         try:
             client = self._client()
             if isinstance(client, Redis):
                 return command(client)
             return self._in_cluster(client, key, command)
-        except OutOfMemoryError as error:
-            raise StoreFull from error
+        except (TimedOut, TimeoutError):
+            self._outage.begin()
+            raise
 
     def _in_cluster(self, client: Any, key: bytes, command: Callable[[Any], Any]) -> Any:
         """As `_at`, in a cluster, which is asked anew who holds what when a server fails."""
@@ -227,15 +272,6 @@ class OneAtATime:
             outcome.set_exception(error)
 
 
-def keeps_nothing(node: Any) -> bool:
-    """Whether a server keeps nothing on disk; False where it does not let us know."""
-    try:
-        settings = node.config_get("save", "appendonly")
-    except ResponseError:  # managed servers forbid CONFIG
-        return False
-    return settings.get("appendonly") == "no" and not settings.get("save")
-
-
 def server_of(url: SplitResult, ca: str | None) -> dict[str, Any]:
     """The address in a `redis://` or `rediss://` URL, as arguments of `server`."""
     database = url.path.strip("/") or "0"
@@ -244,6 +280,8 @@ def server_of(url: SplitResult, ca: str | None) -> dict[str, Any]:
     address = {"host": unquote(url.hostname), "port": port_of(url), "db": int(database)}
     if url.scheme == "rediss":
         address["connection_class"] = SSLConnection
+        if ca and not Path(ca).is_file():
+            raise ValueError("must name a file with ca")
         if ca:
             address["ssl_ca_certs"] = ca
     return {**address, **credentials(url)}

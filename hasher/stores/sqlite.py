@@ -11,12 +11,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.parse import unquote, urlsplit
 
 from hasher.stores.base import Means, Store, StoreFull, Unusable
+from hasher.stores.outage import Outage
 from hasher.stores.urls import parameters
 
 SCHEMA = 1
@@ -37,7 +38,8 @@ SELECT rowid, CAST(digest AS BLOB), CAST(message AS BLOB)
 FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
 """
 
-PATIENCE = 1.5  # seconds for which a writer waits for others, before it gives up with a 503
+PATIENCE = 1.0  # seconds for which a writer waits for others, before it gives up with a 503
+NAP = 0.0005  # seconds between two looks at whether another process has ended its turn
 BUSY = 0.1  # seconds for which SQLite waits for a lock, before it is asked again
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
@@ -48,12 +50,26 @@ def code_of(error: sqlite3.Error) -> int:
     return error.sqlite_errorcode & 0xFF
 
 
-class Connection(sqlite3.Connection):
-    """A connection that closes with the thread that it belongs to."""
+def taken(descriptor: int) -> bool:
+    """Whether the lock of an open file could be had at once."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Held:
+    """What a thread holds of its connection, which closes with it.
+
+    By itself a connection waits for the garbage collector: it stands in a cycle with its cache.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
 
     def __del__(self) -> None:
-        with suppress(sqlite3.ProgrammingError):  # it was never open
-            self.close()
+        self.connection.close()
 
 
 class Put:
@@ -74,21 +90,22 @@ class SQLiteStore(Store):
 
     Each thread has a connection of its own. Of the threads that wait to write, one commits the
     messages of all, so that they share one disk sync. Processes queue for the file `<path>-turn`
-    (flock(2)), which is fair; SQLite's own lock is polled, and of two busy writers one would wait
-    for seconds.
+    (flock(2)); for SQLite's own lock they would wait in ever longer naps, and of two busy writers
+    one for seconds.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
     shared: ClassVar[bool] = True
     files: ClassVar[int] = 4  # the database, its log, the log's index, and the turn
 
-    _connections: weakref.WeakSet[sqlite3.Connection]
+    _held: weakref.WeakSet[Held]
     _waiting: list[Put]
     _committing: bool
 
     def __init__(self, path: str, synchronous: str = "full") -> None:
         self._path = path
         self._synchronous = synchronous
+        self._outage = Outage()
         self._inherited: list[Any] = []
         self._start()
         ours = weakref.WeakMethod(self._start)
@@ -97,10 +114,11 @@ class SQLiteStore(Store):
     @staticmethod
     def parse(url: str) -> dict[str, Any]:
         split = urlsplit(url)
-        if split.netloc or not split.path.strip("/"):
+        path = unquote(split.path[1:])
+        if split.netloc or not path.strip("/") or path == ":memory:" or "\0" in path:
             raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
         query = parameters(split, synchronous=("full", "normal"))
-        return {"path": unquote(split.path[1:]), **query}
+        return {"path": path, **query}
 
     @classmethod
     def open(cls, means: Means, **parsed: Any) -> Self:  # noqa: ARG003 - it needs none
@@ -111,7 +129,8 @@ class SQLiteStore(Store):
     def prepare(self) -> None:
         """Make the file where there is none yet; Unusable where it is not a store of hasher's."""
         try:
-            with self._turn_of_this_process(), closing(self._connect()) as connection:
+            deadline = time.monotonic() + PATIENCE
+            with self._turn_until(deadline), closing(self._connect()) as connection:
                 self._require_schema(connection)
         except (OSError, sqlite3.Error) as error:
             directory = Path(self._path).absolute().parent
@@ -135,6 +154,7 @@ class SQLiteStore(Store):
         key = bytes.fromhex(digest)
         if self._connection().execute(FIND, (key,)).fetchone():
             return False  # a repeat needs no turn, and no room on a full disk
+        self._outage.require_over()
         put = Put(key, message)
         self._wait(put)
         if put.leads:
@@ -162,6 +182,7 @@ class SQLiteStore(Store):
             if not put.leads:
                 if put in self._waiting:
                     self._waiting.remove(put)
+                self._outage.begin()
                 raise TimeoutError("the turn to write did not come in time")
         put.wake.acquire()
 
@@ -172,6 +193,8 @@ class SQLiteStore(Store):
         try:
             news = self._add([put.row for put in puts], deadline=puts[0].deadline)
         except BaseException as error:  # noqa: BLE001 - it is the outcome of each of them
+            if isinstance(error, (TimeoutError, sqlite3.OperationalError)):
+                self._outage.begin()
             for put in puts:
                 put.error = error
         else:
@@ -197,7 +220,7 @@ class SQLiteStore(Store):
         """
         while True:
             try:
-                with self._turn_of_this_process(), self._transaction() as connection:
+                with self._turn_until(deadline), self._transaction() as connection:
                     return [connection.execute(ADD, row).rowcount == 1 for row in rows]
             except sqlite3.OperationalError as error:
                 if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
@@ -220,11 +243,14 @@ class SQLiteStore(Store):
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def _turn_of_this_process(self) -> Iterator[None]:
-        """Queue with the other processes that write to the file."""
-        descriptor = os.open(f"{self._path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def _turn_until(self, deadline: float) -> Iterator[None]:
+        """The turn among the processes that write to the file; TimeoutError after the deadline."""
+        descriptor = os.open(f"{self._path}-turn", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while not taken(descriptor):
+                if time.monotonic() > deadline:
+                    raise TimeoutError("another process does not end its turn to write")
+                time.sleep(NAP)
             yield
         finally:
             os.close(descriptor)
@@ -253,17 +279,17 @@ class SQLiteStore(Store):
         return None
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
+        for held in self._held:
+            held.connection.close()
 
     def _connection(self) -> sqlite3.Connection:
         """The connection of this thread."""
         try:
-            connection: sqlite3.Connection = self._local.connection
+            held: Held = self._local.held
         except AttributeError:
-            connection = self._local.connection = self._connect()
-            self._connections.add(connection)
-        return connection
+            held = self._local.held = Held(self._connect())
+            self._held.add(held)
+        return held.connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -271,7 +297,6 @@ class SQLiteStore(Store):
             timeout=BUSY,
             isolation_level=None,
             check_same_thread=False,  # `close` is called from any thread
-            factory=Connection,
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -284,7 +309,7 @@ class SQLiteStore(Store):
         """
         self._inherited.append(getattr(self, "_local", None))
         self._local = threading.local()
-        self._connections = weakref.WeakSet()
+        self._held = weakref.WeakSet()
         self._lock = threading.Lock()
         self._waiting = []
         self._committing = False

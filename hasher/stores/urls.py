@@ -10,13 +10,17 @@ def parameters(url: SplitResult, **known: Container[str] | None) -> dict[str, st
 
     ValueError for any other parameter or value; its text names what is known, and never a password.
     """
+    if url.fragment:
+        raise ValueError("must have # written as %23")
     given = parse_qsl(url.query, keep_blank_values=True)
     for name, value in given:
         if name not in known:
-            raise ValueError(f"takes the parameters {listed(known)}, got {name!r}")
+            raise ValueError(
+                f"takes no parameters but {listed(known)}; ? is written as %3F elsewhere"
+            )
         allowed = known[name]
         if allowed is not None and value not in allowed:
-            raise ValueError(f"must have {name} one of {listed(allowed)}, got {value!r}")
+            raise ValueError(f"must have {name} one of {listed(allowed)}")
     if len(dict(given)) < len(given):
         raise ValueError("must have each parameter once")
     return dict(given)

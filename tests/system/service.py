@@ -201,6 +201,11 @@ class Service:
                 client.end()
             return client.receive(method)
 
+    def assert_recovers(self, within: float = 2.0) -> None:
+        """Fail unless every worker stores messages again within so many seconds."""
+        until(lambda: {self.post(f"back {n}").status for n in range(20)} <= {200, 201}, within)
+        self.assert_well()
+
     def assert_well(self, within: float = 3.0) -> None:
         """Fail unless a new message can be stored and read within so many seconds."""
         started = time.monotonic()

@@ -94,6 +94,29 @@ def test_an_export_can_be_imported_again(url: str, server: RedisServer) -> None:
     assert flask("import", store=server.url, sent=exported)[1] == b"2001 messages were new.\n"
 
 
+def test_the_lines_before_a_bad_one_are_stored(url: str) -> None:
+    assert flask("import", store=url, sent=lines(30) + b"\n" + lines(40))[0] == 1
+    assert flask("stats", store=url)[1].startswith(b"messages: 30\n")
+
+
+def test_nothing_is_put_into_a_store_that_ends_with_the_command() -> None:
+    for words in (("put",), ("import",), ("stats",), ("verify",), ("export",)):
+        status, _, said = flask(*words, sent=b"")
+        assert status == 1
+        assert "set HASHER_STORE" in said
+
+
+def test_nothing_is_put_into_a_server_that_evicts(tmp_path: Path, url: str) -> None:
+    flask("import", store=url, sent=lines(3))
+    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+        for status, _, said in (
+            flask("copy", url, server.url),
+            flask("put", store=server.url, sent=b"foo"),
+        ):
+            assert status == 1
+            assert "noeviction" in said
+
+
 def test_stats_says_how_much_there_is(url: str) -> None:
     flask("import", store=url, sent=lines(30))
     assert flask("stats", store=url)[1] == b"messages: 30\nbytes: 3000\nlargest: 100\n"
@@ -144,6 +167,20 @@ def test_verify_finds_a_flipped_byte_and_copy_leaves_it_out(tmp_path: Path, url:
     assert status == 1
     assert out == f"damaged: {NAME}\n1000 messages were new to the target.\n".encode()
     assert flask("verify", store=copy)[0] == 0
+
+
+def test_an_export_is_one_that_can_be_imported_whatever_is_damaged(
+    tmp_path: Path, url: str
+) -> None:
+    flask("import", store=url, sent=lines(3))
+    flask("put", store=url, sent=b"foo")
+    with closing(sqlite3.connect(tmp_path / "messages.db")) as file:
+        file.execute("UPDATE messages SET message = 'fop' WHERE digest = ?", (bytes.fromhex(NAME),))
+        file.commit()
+    status, exported, said = flask("export", store=url)
+    assert status == 1
+    assert f"damaged: {NAME}" in said
+    assert flask("import", store=f"sqlite:///{tmp_path}/again.db", sent=exported)[0] == 0
 
 
 def test_a_running_service_sees_what_is_imported(tmp_path: Path, url: str) -> None:

@@ -42,7 +42,8 @@ def test_a_lost_master_loses_nothing_that_was_acknowledged(
         assert set(load.outcomes) <= {200, 201, 503}
         assert load.slowest < 2.5
         assert load.lost() == []
-        service.assert_well()
+        until(lambda: service.request("GET", "/readyz").status == 200)
+        service.assert_recovers()
 
 
 def bring_back(cluster: RedisCluster, fault: signal.Signals) -> None:

@@ -59,9 +59,8 @@ def assert_unavailable(service: Service, known: str) -> None:
 
 def assert_recovers(service: Service, known: str) -> None:
     """Fail unless the service is well 2 s after the store is back."""
-    until(lambda: status(service, "/readyz") == 200, within=2)
-    for _ in range(20):
-        service.assert_well(within=2)
+    service.assert_recovers(within=2)
+    assert status(service, "/readyz") == 200
     assert service.get(known).status == 200
     assert "Traceback" not in service.log
 
@@ -78,10 +77,10 @@ def test_a_paused_server_is_503_until_it_goes_on(service: Service, server: Redis
     known = service.post("known").json["digest"]
     os.kill(server.pid, signal.SIGSTOP)
     assert_unavailable(service, known)
-    with Load(service, clients=16) as load:
-        until(lambda: load.outcomes[503] >= 32)
+    with Load(service, clients=64) as load:
+        until(lambda: load.outcomes[503] >= 256)
     assert set(load.outcomes) == {503}
-    assert load.slowest < 2.5
+    assert load.slowest < 2
     os.kill(server.pid, signal.SIGCONT)
     assert_recovers(service, known)
 
@@ -123,6 +122,7 @@ def test_a_server_out_of_memory_is_507_for_new_messages_only(
     with closing(server.client()) as client:
         client.config_set("maxmemory", "1mb")  # less than is used, so that nothing fits any more
     assert service.post("another").status == 507
+    assert service.post("known").status == 200
     assert service.post("known").status == 200
     assert service.get(known).json == {"message": "known"}
     with closing(server.client()) as client:

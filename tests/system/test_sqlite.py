@@ -150,15 +150,15 @@ def test_a_writer_that_does_not_come_to_an_end_is_503_in_time(
     stored = service.post("stored").json["digest"]
     with closing(sqlite3.connect(tmp_path / "messages.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with Load(service, clients=8) as load:
-            until(lambda: load.outcomes[503] >= 24)
+        with Load(service, clients=64) as load:
+            until(lambda: load.outcomes[503] >= 256)
             started = time.monotonic()
             assert service.get(stored).json == {"message": "stored"}
             assert service.post("stored").status == 200
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 2
         assert set(load.outcomes) == {503}
         assert load.slowest < 2
-    service.assert_well()
+    service.assert_recovers()
     assert "Traceback" not in service.log
 
 
@@ -172,10 +172,10 @@ def test_a_process_that_hangs_with_its_turn_delays_no_reader(
         for _ in range(10):
             started = time.monotonic()
             assert service.get(stored).json == {"message": "stored"}
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 2
         fcntl.flock(turn, fcntl.LOCK_UN)
     assert set(load.outcomes) <= {200, 201, 503}
-    service.assert_well()
+    service.assert_recovers()
 
 
 def test_a_damaged_file_is_never_a_404(tmp_path: Path, url: str) -> None:

@@ -1,0 +1,24 @@
+"""How a store that cannot be reached is spared the next requests, and they the wait."""
+
+import time
+
+PAUSE = 0.2  # seconds for which calls fail at once after one has timed out
+
+
+class Outage:
+    """Known for a moment after a call has timed out.
+
+    If every request waited for the time-out, those that queue for a thread would wait for many.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """Let calls fail for PAUSE seconds from now."""
+        self._until = time.monotonic() + PAUSE
+
+    def require_over(self) -> None:
+        """TimeoutError while it lasts."""
+        if time.monotonic() < self._until:
+            raise TimeoutError("it did not answer in time just now")
