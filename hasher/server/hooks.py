@@ -80,7 +80,7 @@ def announce(server: Arbiter, settings: Settings) -> None:
     if not settings.shared and settings.web_concurrency > 1:
         log.warning(
             "WEB_CONCURRENCY=%d was lowered to 1, since memory:// keeps messages in one process: "
-            "set WEB_CONCURRENCY=1, and HASHER_THREADS to answer more requests at once.",
+            "set HASHER_STORE=sqlite:///hasher.db, say, for several workers to share one store.",
             settings.web_concurrency,
         )
     if server.cfg.worker_connections < CONNECTIONS:
