@@ -70,7 +70,7 @@ def test_options_says_what_is_allowed(client: FlaskClient) -> None:
     assert set(answer.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(), st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS"]))
 def test_no_path_is_a_server_error(client: FlaskClient, path: str, method: str) -> None:
     for prefix in ("/", "/messages/", ""):

@@ -12,7 +12,7 @@ from hasher import create_app
 from hasher.settings import Settings
 
 DEEP = 100_000
-same_client = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+same_client = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def post(client: FlaskClient, body: bytes, content_type: str | None, **headers: str) -> Any:
