@@ -179,8 +179,9 @@ def put_batch(batch: dict[str, bytes], target: Store, progress: Progress) -> int
     """Put a batch and empty it; how many of it were new."""
     pairs = list(batch.items())
     batch.clear()
+    added = sum(target.put_many(pairs))
     progress.advance(len(pairs))
-    return sum(target.put_many(pairs))
+    return added
 
 
 def parsed(lines: BinaryIO) -> Iterator[Pair]:

@@ -1,11 +1,11 @@
 """What the URLs of all stores have in common."""
 
 import re
-from collections.abc import Container
+from collections.abc import Collection
 from urllib.parse import SplitResult, parse_qsl
 
 
-def parameters(url: SplitResult, **known: Container[str] | None) -> dict[str, str]:
+def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, str]:
     """The query of `url`. `known` has the values that each parameter may take; None allows any.
 
     ValueError for any other parameter or value; its text names what is known, and never a password.
@@ -31,6 +31,6 @@ def redacted(url: str) -> str:
     return re.sub("//[^/]*@", "//***@", url)
 
 
-def listed(names: object) -> str:
+def listed(names: Collection[str]) -> str:
     """Names in a sentence."""
-    return ", ".join(map(str, names)) if names else "none"  # type: ignore[call-overload]
+    return ", ".join(names)

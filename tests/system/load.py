@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from hashlib import sha256
 from http.client import HTTPException
-from types import TracebackType
 from typing import Self
 
 from tests.system.service import Service
@@ -31,12 +30,7 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
