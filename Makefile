@@ -25,7 +25,7 @@ format: .venv/development ## Rewrite the code in the project's format
 	@$(BIN)/ruff format .
 
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
-	@$(BIN)/uv pip compile pyproject.toml --extra redis --upgrade --output-file requirements.txt $(LOCK)
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --output-file requirements.txt $(LOCK)
 	@$(BIN)/uv pip compile --group dev --upgrade --constraint requirements.txt \
 		--output-file requirements-dev.txt $(LOCK)
 

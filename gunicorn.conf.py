@@ -5,10 +5,11 @@ overrides what stands here.
 """
 
 import os
+from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
-from hasher.server import hooks
+from hasher.server import draining, hooks, metric_files, one_worker
 from hasher.server.worker import Worker
 from hasher.settings import Settings
 
@@ -23,8 +24,8 @@ worker_connections = hooks.connections(settings)
 # Above the idle time-out of every common load balancer (60 s), which else would send a request
 # on a connection that is being closed.
 keepalive = 75
-# A request has 8 s to end when its worker stops, so that a stop takes less than 10 s.
-graceful_timeout = 8
+# A request has 7 s to end when its worker stops, so that a stop takes less than 10 s.
+graceful_timeout = 7
 # All instances of one user would share one control socket.
 control_socket_disable = True
 # By default any client on this machine could rewrite a request's path with headers of these names.
@@ -37,18 +38,47 @@ def on_starting(server: Arbiter) -> None:
     hooks.require_addresses(server)
     if settings.shared:
         hooks.examine_store(settings)
+    if settings.metrics == "on":
+        metric_files.open_for(server)
 
 
 def when_ready(server: Arbiter) -> None:
     """Say what was started."""
+    draining.drain_before_stop(settings.drain_seconds)
     hooks.announce(server, settings)
+
+
+def pre_fork(server: Arbiter, worker: Any) -> None:
+    """Make room for a worker."""
+    if not settings.shared:
+        one_worker.await_end_of_last(server, worker)
+    if settings.metrics == "on":
+        metric_files.assign(server, worker)
+
+
+def post_fork(_server: Arbiter, worker: Any) -> None:
+    """Prepare the worker's process for its application."""
+    if settings.metrics == "on":
+        metric_files.use(worker)
+
+
+def child_exit(_server: Arbiter, worker: Any) -> None:
+    """Tidy up after a worker."""
+    if not settings.shared:
+        one_worker.report_loss(worker)
+    if settings.metrics == "on":
+        metric_files.release(worker)
+
+
+def on_exit(server: Arbiter) -> None:
+    """Tidy up after all of them."""
+    if settings.metrics == "on":
+        metric_files.close_for(server)
 
 
 if not settings.shared:
     from hasher.server.one_worker import (  # noqa: F401 - gunicorn finds hooks by their names
-        child_exit,
         nworkers_changed,
         post_worker_init,
         pre_exec,
-        pre_fork,
     )

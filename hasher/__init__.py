@@ -4,13 +4,15 @@ import os
 
 from flask import Flask
 
-from hasher import errors, media
+from hasher import errors, health, media, observe, permission
+from hasher.access_log import AccessLog
 from hasher.cli import store_cli
 from hasher.digest import DigestConverter
-from hasher.health import health
 from hasher.messages import messages
 from hasher.settings import InvalidSetting, Settings
 from hasher.stores import Store, Unusable, open_store
+
+__version__ = "0.1.0"
 
 
 def create_app(settings: Settings | None = None, *, store: Store | None = None) -> Flask:
@@ -29,12 +31,30 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
 
     app = Flask(__name__, static_folder=None)
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
-    app.extensions["store"] = store
+    app.config["WRITE_TOKENS"] = settings.tokens
     app.url_map.converters["digest"] = DigestConverter
     app.url_map.merge_slashes = False  # "/messages//x" is a 404: a redirect is an HTML page
-    app.register_blueprint(messages)
-    app.register_blueprint(health)
+    app.before_request(permission.refuse_cross_site)
     app.after_request(media.seal)
     app.cli.add_command(store_cli)
+
+    observers = observers_of(app, settings, store)
+    observe.register(app, observers)
+    store = observe.observed(store, observers)
+    app.extensions["store"] = store
+    app.register_blueprint(messages)
+    health.register(app, store)
     errors.register(app, store)
     return app
+
+
+def observers_of(app: Flask, settings: Settings, store: Store) -> list[observe.Observer]:
+    """Whoever is to be told what `app` does."""
+    observers: list[observe.Observer] = []
+    if settings.metrics == "on":
+        from hasher import metrics  # noqa: PLC0415 - its package is an extra
+
+        observers.append(metrics.register(app, __version__, settings.scheme, store))
+    if settings.access_log != "off":
+        observers.append(AccessLog(settings.access_log))
+    return observers

@@ -1,10 +1,11 @@
 """Every error, whoever raises it, in one shape: `{"error": "<a sentence>"}`."""
 
-from flask import Flask, Response, abort, current_app, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, Unauthorized
 
 from hasher.digest import DamagedMessage
 from hasher.media import json_response
+from hasher.observe import EXCHANGE, Exchange
 from hasher.stores import Store, StoreFull, Unusable
 
 # In place of werkzeug's own texts, which speak of browsers and spelling.
@@ -17,7 +18,6 @@ SENTENCES = {
 
 def register(app: Flask, store: Store) -> None:
     """Map everything that can be raised in a request to its answer."""
-    app.before_request(refuse_cross_site)
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(StoreFull, store_full)
     app.register_error_handler(Unusable, unusable)
@@ -25,12 +25,6 @@ def register(app: Flask, store: Store) -> None:
     app.register_error_handler(Exception, crashed)
     for error in store.errors:
         app.register_error_handler(error, unreachable)
-
-
-def refuse_cross_site() -> None:
-    """403 for what another site's page makes a browser write: text/plain needs no preflight."""
-    if request.method == "POST" and request.headers.get("Sec-Fetch-Site") == "cross-site":
-        abort(403, "A page of another site cannot store messages here.")
 
 
 def error_response(status: int, sentence: str) -> Response:
@@ -44,6 +38,8 @@ def http_error(error: HTTPException) -> Response:
     response = error_response(status, sentence_for(error, status))
     if isinstance(error, MethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = dict(error.get_headers())["WWW-Authenticate"]
     return response
 
 
@@ -58,14 +54,23 @@ def sentence_for(error: HTTPException, status: int) -> str:
     return SENTENCES.get(status, SENTENCES[400 if status < 500 else 500])
 
 
+def fault(kind: str) -> Exchange:
+    """What is being answered, after noting for the log and the metrics why that fails."""
+    exchange: Exchange = request.environ[EXCHANGE]
+    exchange.fault = kind
+    return exchange
+
+
 def store_full(_: StoreFull) -> Response:
     """A store at its limit takes no new message, and still gives back every old one."""
+    fault("full")
     return error_response(507, "The store is full: messages stored already can still be read.")
 
 
 def unreachable(error: Exception) -> Response:
     """A store that cannot be asked: never a 404, since the message may well be there."""
-    current_app.logger.error("The store cannot be reached: %s", error)
+    exchange = fault("unreachable")
+    current_app.logger.error("Request %s: the store cannot be reached: %s", exchange.id, error)
     response = error_response(503, "The store cannot be reached; try again in a moment.")
     response.headers["Retry-After"] = "1"
     return response
@@ -73,16 +78,22 @@ def unreachable(error: Exception) -> Response:
 
 def unusable(error: Unusable) -> Response:
     """A store that answers, and that could lose what it is given."""
+    fault("unusable")
     return error_response(503, f"The store must not be used: {error}.")
 
 
 def damaged(error: DamagedMessage) -> Response:
     """A stored message that no longer matches its digest is reported and never served."""
-    current_app.logger.error("The message stored under %s is damaged: not served.", error.digest)
+    exchange = fault("damaged")
+    current_app.logger.error(
+        "Request %s: the message stored under %s is damaged: not served.", exchange.id, error.digest
+    )
     return error_response(500, "The stored message is damaged, so it is not served.")
 
 
 def crashed(error: Exception) -> Response:
     """Anything that nobody foresaw: the client gets a sentence, the log the traceback."""
-    current_app.logger.error("%s %s failed.", request.method, request.path, exc_info=error)
+    exchange = fault("crashed")
+    what = f"{request.method} {request.url_rule}"
+    current_app.logger.error("Request %s (%s) failed.", exchange.id, what, exc_info=error)
     return error_response(500, SENTENCES[500])

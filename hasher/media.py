@@ -11,7 +11,7 @@ NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it
 OFFERED = (
     "Send the message as application/json or text/plain, in UTF-8 and without a Content-Encoding."
 )
-# Set in the WSGI environment once nothing of a body is left on the connection.
+# In the WSGI environment, the size of a body of which nothing is left on the connection.
 BODY_READ = "hasher.body_read"
 
 # A high surrogate that no low one follows: msgspec reports it as JSON that ends too early.
@@ -74,7 +74,7 @@ def read_body(request: Request, limit: int) -> bytes:
         abort(413, f"The body is over the limit of {limit} bytes.")
     if announced is not None and len(body) < announced:
         abort(400, "The body ended before its Content-Length.")
-    request.environ[BODY_READ] = True
+    request.environ[BODY_READ] = len(body)
     return body
 
 

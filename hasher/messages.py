@@ -4,11 +4,12 @@ from base64 import b64encode
 
 from flask import Blueprint, Response, abort, current_app, request
 
-from hasher import media
+from hasher import media, permission
 from hasher.digest import digest, verified
 from hasher.stores import Store
 
 messages = Blueprint("messages", __name__)
+messages.before_request(permission.require_token)
 
 
 @messages.post("/messages")

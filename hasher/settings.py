@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +12,8 @@ from msgspec.structs import FieldInfo
 from hasher.stores import Means, store_class
 
 MiB = 1024 * 1024
+# What a bearer token can consist of (RFC 6750, section 2.1), one or several.
+TOKENS = r"^[A-Za-z0-9._~+/-]+=*( *, *[A-Za-z0-9._~+/-]+=*)*\Z"
 
 
 class InvalidSetting(SystemExit):
@@ -25,10 +28,14 @@ class Settings(
         "store": "HASHER_STORE",
         "memory_limit": "HASHER_MEMORY_LIMIT",
         "max_message_bytes": "HASHER_MAX_MESSAGE_BYTES",
+        "write_tokens": "HASHER_WRITE_TOKENS",
+        "access_log": "HASHER_ACCESS_LOG",
+        "metrics": "HASHER_METRICS",
         "web_concurrency": "WEB_CONCURRENCY",
         "threads": "HASHER_THREADS",
         "port": "PORT",
         "host": "HASHER_HOST",
+        "drain_seconds": "HASHER_DRAIN_SECONDS",
     },
 ):
     """The settings of one process. An empty variable counts as one that is not set.
@@ -45,6 +52,21 @@ class Settings(
         int,
         Meta(ge=1, le=2**28, description="the largest body that `POST` takes, in bytes"),
     ] = 1 * MiB
+    write_tokens: Annotated[
+        str,
+        Meta(
+            pattern=TOKENS,
+            description="tokens, separated by commas, of which `POST` needs one; "
+            "empty: everybody may store",
+        ),
+    ] = ""
+    access_log: Annotated[
+        Literal["json", "text", "off"],
+        Meta(description="a line on standard output for each request"),
+    ] = "off"
+    metrics: Annotated[
+        Literal["on", "off"], Meta(description="whether to count, and to serve `/metrics`")
+    ] = "on"
     web_concurrency: Annotated[
         int,
         Meta(
@@ -66,6 +88,14 @@ class Settings(
             "as a platform does"
         ),
     ] = "127.0.0.1"
+    drain_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="how long from `SIGTERM` on `/readyz` fails while all else is served",
+        ),
+    ] = 1
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -76,7 +106,13 @@ class Settings(
         for field in msgspec.structs.fields(cls):
             if text := environ.get(field.encode_name):
                 values[field.name] = converted(text, field)
-        return cls(**values)
+        settings = cls(**values)
+        if settings.metrics == "on" and not find_spec("prometheus_client"):
+            raise InvalidSetting(
+                "HASHER_METRICS=on needs the package prometheus-client: "
+                "pip install prometheus-client, or set HASHER_METRICS=off."
+            )
+        return settings
 
     @property
     def bind(self) -> str:
@@ -87,6 +123,16 @@ class Settings(
     def shared(self) -> bool:
         """Whether several workers see the same messages."""
         return store_class(self.store).shared
+
+    @property
+    def scheme(self) -> str:
+        """Which kind of store it is, as its URL says."""
+        return self.store.partition("://")[0]
+
+    @property
+    def tokens(self) -> tuple[bytes, ...]:
+        """Each of the write tokens."""
+        return tuple(token.strip().encode() for token in self.write_tokens.split(",") if token)
 
     @property
     def means(self) -> Means:
@@ -102,21 +148,36 @@ class Settings(
 
 
 def converted(text: str, field: FieldInfo) -> Any:
-    """The value of one variable, or InvalidSetting with what is allowed.
-
-    The text of a store's URL is not repeated: it may hold a password.
-    """
+    """The value of one variable, or InvalidSetting with what is allowed."""
     try:
         if field.name == "store":
             store_class(text)
         is_number = text.removeprefix("-").isdecimal()
         return msgspec.convert(text, field.type, strict=not is_number)
     except msgspec.ValidationError:
-        meta: Meta = field.type.__metadata__[0]
-        fault = f"must be a whole number from {meta.ge} to {meta.le}, got {text[:40]!r}"
-        raise InvalidSetting(f"{field.encode_name} {fault}.") from None
+        raise InvalidSetting(f"{field.encode_name} must be {wanted(text, field)}.") from None
     except ValueError as error:
         raise InvalidSetting(f"{field.encode_name} {error}.") from None
+
+
+def wanted(text: str, field: FieldInfo) -> str:
+    """What the value of one variable must be, in words, and what it was.
+
+    The text of a store's URL, or of tokens, is not repeated: it is or holds a secret.
+    """
+    if field.name == "write_tokens":
+        return "tokens of letters, digits and -._~+/ (= at their ends), separated by commas"
+    return f"{allowed(field)}, got {text[:40]!r}"
+
+
+def allowed(field: FieldInfo) -> str:
+    """What the value of one variable can be, in words."""
+    meta: Meta = field.type.__metadata__[0]
+    kind = field.type.__origin__
+    if kind is int:
+        return f"a whole number from {meta.ge} to {meta.le}"
+    choices = get_args(kind)
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if choices else "text"
 
 
 def available_cpus() -> int:

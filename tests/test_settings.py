@@ -2,12 +2,13 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from hasher.settings import InvalidSetting, Settings, available_cpus
+from hasher.settings import InvalidSetting, Settings, allowed, available_cpus
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -69,6 +70,16 @@ def test_cpus_are_those_that_this_process_may_use() -> None:
             "1e3",
             "HASHER_THREADS must be a whole number from 1 to 1024, got '1e3'.",
         ),
+        ("HASHER_ACCESS_LOG", "xml", "HASHER_ACCESS_LOG must be json, text or off, got 'xml'."),
+        ("HASHER_METRICS", "1", "HASHER_METRICS must be on or off, got '1'."),
+        (
+            "HASHER_WRITE_TOKENS",
+            "secret!",
+            (
+                "HASHER_WRITE_TOKENS must be tokens of letters, digits and -._~+/ "
+                "(= at their ends), separated by commas."
+            ),
+        ),
         (
             "HASHER_STORE",
             "foo://user:secret@x",
@@ -100,6 +111,32 @@ def test_a_shared_store_has_the_workers_that_were_asked_for(asked: str) -> None:
     assert settings.workers == int(asked or available_cpus())
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", ()),
+        ("a", (b"a",)),
+        ("a,b", (b"a", b"b")),
+        ("dG9rZW4= , x-._~+/", (b"dG9rZW4=", b"x-._~+/")),
+    ],
+)
+def test_write_tokens_are_separated_by_commas(text: str, tokens: tuple[bytes, ...]) -> None:
+    assert Settings.from_environ({"HASHER_WRITE_TOKENS": text}).tokens == tokens
+
+
+@pytest.mark.parametrize("text", [",", "a,", ",a", "a b", "=", "ü", "a\nb"])
+def test_what_no_client_could_send_is_no_token(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="HASHER_WRITE_TOKENS must be tokens"):
+        Settings.from_environ({"HASHER_WRITE_TOKENS": text})
+
+
+def test_metrics_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(InvalidSetting, match="HASHER_METRICS=on needs the package"):
+        Settings.from_environ({})
+    assert Settings.from_environ({"HASHER_METRICS": "off"}).metrics == "off"
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().threads = 3  # type: ignore[misc]
@@ -107,11 +144,16 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_the_readme_lists_every_setting_as_it_is() -> None:
     told = re.findall(
-        r"^\| `([A-Z_]+)` \| `([^`]*)` \| ([^|]*) \| ([^|]*) \|$", README.read_text(), re.MULTILINE
+        r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \| ([^|]*) \| ([^|]*) \|$",
+        README.read_text(),
+        re.MULTILINE,
     )
     assert told == [
-        (field.encode_name, str(field.default), allowed, meta.description)
+        (
+            field.encode_name,
+            str(field.default),
+            allowed(field).removeprefix("a whole number from "),
+            field.type.__metadata__[0].description,
+        )
         for field in msgspec.structs.fields(Settings)
-        for meta in [field.type.__metadata__[0]]
-        for allowed in ["text" if meta.ge is None else f"{meta.ge} to {meta.le}"]
     ]

@@ -37,7 +37,7 @@ def pre_exec(_server: Arbiter) -> None:
     os._exit(0)
 
 
-def pre_fork(server: Arbiter, worker: Any) -> None:
+def await_end_of_last(server: Arbiter, worker: Any) -> None:
     """End the worker that a reload (SIGHUP) replaces before the new one starts.
 
     Clients that connect in between wait in the listening socket's queue.
@@ -62,7 +62,7 @@ def post_worker_init(worker: Any) -> None:
     worker.app.wsgi().extensions["store"].tally_in(worker.tally)
 
 
-def child_exit(_server: Arbiter, worker: Any) -> None:
+def report_loss(worker: Any) -> None:
     """Say how many messages went with a worker that was stopped, reloaded or lost."""
     log.warning(
         "Worker %s has ended, and %d messages with it, since %s.",

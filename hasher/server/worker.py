@@ -19,6 +19,10 @@ from gunicorn.http import errors
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from hasher.health import DRAINING
+from hasher.observe import request_id
+from hasher.server.draining import begun
+
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
 
@@ -59,9 +63,9 @@ class Worker(ThreadWorker):
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Let the application close a connection: gunicorn drops its `Connection` header."""
+        """Tell the application what gunicorn does not, and do what gunicorn does not let it."""
         super().load_wsgi()
-        self.wsgi = honour_close(self.wsgi)
+        self.wsgi = attended(self.wsgi)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Wait for a connection's first byte in the poller; gunicorn waits for 5 s in a thread."""
@@ -108,12 +112,13 @@ class Worker(ThreadWorker):
     ) -> None:
         """Refuse what is not HTTP as the application would: JSON, and no echo of what was sent."""
         status, reason, sentence = refusal(exc)
+        name, peer = request_id(), addr[0] if addr else "?"
         if status == 500:
-            self.log.error("A request could not be handled.", exc_info=exc)
+            self.log.error("Request %s could not be handled.", name, exc_info=exc)
         else:
-            self.log.warning("Refused a request from %s: %s", addr[0] if addr else "?", exc)
+            self.log.warning("Refused request %s from %s: %s", name, peer, exc)
         with suppress(OSError):
-            client.sendall(error_response(status, reason, sentence))
+            client.sendall(error_response(status, reason, sentence, name))
             self.linger(client)
 
     def linger(self, client: socket.socket) -> None:
@@ -143,8 +148,11 @@ def stalls_in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-def honour_close(application: WSGIApplication) -> WSGIApplication:
-    """`application`, whose header `Connection: close` closes the connection."""
+def attended(application: WSGIApplication) -> WSGIApplication:
+    """`application`, who knows when the service drains, and can close a connection.
+
+    gunicorn drops the application's own header `Connection: close`.
+    """
 
     def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -152,6 +160,7 @@ def honour_close(application: WSGIApplication) -> WSGIApplication:
                 start_response.__self__.req.force_close()
             return start_response(status, headers, exc_info)
 
+        environ[DRAINING] = begun[0]
         return application(environ, start)
 
     return wsgi
@@ -185,12 +194,15 @@ def refusal(exc: BaseException) -> tuple[int, str, str]:
     return MALFORMED if isinstance(exc, errors.ParseException) else CRASHED
 
 
-def error_response(status: int, reason: str, sentence: str) -> bytes:
-    """A whole HTTP response, in the shape of hasher.errors, that closes the connection."""
+def error_response(status: int, reason: str, sentence: str, name: str) -> bytes:
+    """A whole HTTP response, in the shape of hasher.errors, that closes the connection.
+
+    `name` is the request's id.
+    """
     body = msgspec.json.encode({"error": sentence}) + b"\n"
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
         f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"X-Request-ID: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -1,0 +1,151 @@
+"""What a request did: its id, its outcome, its time. The log and the metrics are told of it."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, TypeVar, cast
+
+import msgspec
+from flask import Flask, Response, request
+
+from hasher.media import BODY_READ
+from hasher.stores import Store
+
+T = TypeVar("T")
+
+WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+EXCHANGE = "hasher.exchange"  # in the WSGI environment
+
+
+class Exchange(msgspec.Struct):
+    """One request and its answer. Times are in seconds, sizes in bytes of body."""
+
+    id: str
+    method: str
+    path: str
+    client: str
+    route: str | None = None
+    """The rule that the address matches, such as `/messages/<digest>`."""
+    status: int = 500
+    received: int = 0
+    sent: int = 0
+    duration: float = 0.0
+    store_time: float = 0.0
+    fault: str | None = None
+    """What went wrong in the service or its store, in a word."""
+
+
+class Observer:
+    """Is told what happens, in the thread in which it happens. Any of these may be overridden."""
+
+    def began(self) -> None:
+        """A request has come."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """Its answer is ready to be sent."""
+
+    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
+        """The store has done something, or raised `error`."""
+
+    def stored(self, news: Sequence[bool]) -> None:
+        """Messages were acknowledged; for each, whether it is new."""
+
+
+current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+
+
+def register(app: Flask, observers: Sequence[Observer]) -> None:
+    """Give every request of `app` an id, and tell `observers` of each."""
+    serve = app.wsgi_app
+    app.after_request(note_answer)
+
+    def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        started = perf_counter()
+        exchange = environ[EXCHANGE] = Exchange(
+            id=request_id(environ.get("HTTP_X_REQUEST_ID", "")),
+            method=environ["REQUEST_METHOD"],
+            path=environ.get("PATH_INFO", ""),
+            client=environ.get("REMOTE_ADDR", ""),
+        )
+        current.set(exchange)
+        for observer in observers:
+            observer.began()
+        try:
+            return serve(environ, start_response)
+        finally:
+            exchange.duration = perf_counter() - started
+            for observer in observers:
+                observer.ended(exchange)
+
+    app.wsgi_app = wsgi  # type: ignore[method-assign] # as Flask's documentation does
+
+
+def request_id(given: str = "") -> str:
+    """`given`, where a front has chosen an id that is harmless in a log; a new one otherwise."""
+    return given if WELL_FORMED.fullmatch(given) else os.urandom(16).hex()
+
+
+def note_answer(response: Response) -> Response:
+    """Keep what `response` is, and tell the client the request's id."""
+    exchange: Exchange = request.environ[EXCHANGE]
+    if request.url_rule:
+        exchange.route = request.url_rule.rule.replace("digest:name", "digest")
+    exchange.status = response.status_code
+    exchange.received = request.environ.get(BODY_READ, 0)
+    if exchange.method != "HEAD":
+        exchange.sent = response.content_length or 0
+    response.headers["X-Request-ID"] = exchange.id
+    return response
+
+
+def observed(store: Store, observers: Sequence[Observer]) -> Store:
+    """`store`, whose time counts as its request's, and of which `observers` are told."""
+    return cast("Store", ObservedStore(store, observers))
+
+
+class ObservedStore:
+    """Stands in for a store, and passes everything on to it."""
+
+    def __init__(self, store: Store, observers: Sequence[Observer]) -> None:
+        self._store, self._observers = store, observers
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not observed, as it is."""
+        return getattr(self._store, name)
+
+    def get(self, digest: str) -> bytes | None:
+        return self._observed("get", self._store.get, digest)
+
+    def check(self) -> str | None:
+        return self._observed("check", self._store.check)
+
+    def put(self, digest: str, message: bytes) -> bool:
+        new = self._observed("put", self._store.put, digest, message)
+        self._tell_stored((new,))
+        return new
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
+        news = self._observed("put_many", self._store.put_many, messages)
+        self._tell_stored(news)
+        return news
+
+    def _tell_stored(self, news: Sequence[bool]) -> None:
+        for observer in self._observers:
+            observer.stored(news)
+
+    def _observed(self, operation: str, call: Callable[..., T], *arguments: Any) -> T:
+        started = perf_counter()
+        error = None
+        try:
+            return call(*arguments)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            duration = perf_counter() - started
+            if exchange := current.get():
+                exchange.store_time += duration
+            for observer in self._observers:
+                observer.operated(operation, duration, error)

@@ -1,0 +1,63 @@
+"""The files in which workers keep their metrics, so that any of them can sum over all.
+
+A worker that replaces another goes on with its files: there are as many as ever ran at once, and
+what a lost worker had counted stays counted.
+"""
+
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+
+from hasher.settings import InvalidSetting
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus-client
+MEMORY = Path("/dev/shm")  # noqa: S108 - a full disk must not end a worker that counts
+
+
+def open_for(server: Arbiter) -> None:
+    """Make the directory; a second master (SIGUSR2) shares the first one's, as its listeners."""
+    if server.master_pid and DIRECTORY in os.environ:
+        return
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else None
+    try:
+        os.environ[DIRECTORY] = tempfile.mkdtemp(prefix="hasher-metrics-", dir=parent)
+    except OSError as error:
+        raise InvalidSetting(
+            f"HASHER_METRICS=on needs a directory for temporary files ({error.strerror}): "
+            "set TMPDIR, or HASHER_METRICS=off."
+        ) from None
+
+
+def assign(server: Arbiter, worker: Any) -> None:
+    """Give `worker`, before its fork, files that no running worker has."""
+    running: dict[int, Any] = server.WORKERS
+    taken = {other.metric_files for other in running.values()}
+    names = (f"{server.pid}-{number}" for number in count())
+    worker.metric_files = next(name for name in names if name not in taken)
+
+
+def use(worker: Any) -> None:
+    """Let prometheus-client, in the process of `worker`, keep its values in those files."""
+    from prometheus_client import values  # noqa: PLC0415 - an extra, which metrics=off does without
+
+    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
+        lambda: worker.metric_files
+    )
+
+
+def release(worker: Any) -> None:
+    """Forget what only a running worker has: requests in flight."""
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - as above
+
+    mark_process_dead(worker.metric_files)  # type: ignore[no-untyped-call]
+
+
+def close_for(server: Arbiter) -> None:
+    """Remove the directory, unless another master is using it."""
+    if not server.master_pid and not server.reexec_pid:
+        shutil.rmtree(os.environ[DIRECTORY], ignore_errors=True)
