@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean
+.PHONY: help run fleet test lint format lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,6 +11,9 @@ help: ## List the commands
 run: .venv/runtime ## Serve on 127.0.0.1:8000 (PORT=... for another port)
 	@$(BIN)/python -c 'import wsgi'
 	@HASHER_HOST=$${HASHER_HOST:-127.0.0.1} exec $(BIN)/gunicorn wsgi:app
+
+fleet: .venv/runtime ## Serve through nginx from three instances and Redis, all on this machine
+	@exec $(BIN)/python deploy/fleet.py
 
 test: .venv/development ## Run the whole test suite
 	@$(BIN)/python -m pytest
@@ -33,7 +36,7 @@ lock: .venv/development ## Pin the newest versions of what pyproject.toml asks f
 LOCK := --universal --generate-hashes --quiet --no-annotate --custom-compile-command "make lock"
 
 clean: ## Remove everything that these commands made
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .fleet .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A file in .venv says which list is installed; a newer list is installed again.

@@ -31,9 +31,9 @@ def require_token() -> None:
 def bearer_token() -> bytes | None:
     """The token that the request carries, if it carries one."""
     authorization = request.authorization
-    if authorization is None or authorization.type != "bearer":
+    if authorization is None or authorization.type != "bearer" or not authorization.token:
         return None
-    return (authorization.token or "").encode()
+    return authorization.token.encode()
 
 
 def refuse(sentence: str, reason: str = "") -> None:

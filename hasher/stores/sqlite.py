@@ -38,7 +38,7 @@ SELECT rowid, CAST(digest AS BLOB), CAST(message AS BLOB)
 FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
 """
 
-PATIENCE = 1.0  # seconds for which a writer waits for others, before it gives up with a 503
+PATIENCE = 0.8  # seconds for which a writer waits for others, before it gives up with a 503
 NAP = 0.0005  # seconds between two looks at whether another process has ended its turn
 BUSY = 0.1  # seconds for which SQLite waits for a lock, before it is asked again
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from http.client import HTTPException
 from typing import Self
@@ -20,7 +21,7 @@ class Load:
         self.service = service
         self.outcomes: Counter[object] = Counter()
         self.acknowledged: list[str] = []
-        self.slowest = 0.0
+        self.durations: list[float] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._client, args=(n,)) for n in range(clients)]
@@ -40,6 +41,21 @@ class Load:
         """How many requests were sent so far."""
         return sum(self.outcomes.values())
 
+    @property
+    def slowest(self) -> float:
+        """How long the slowest answer took, in seconds."""
+        return max(self.durations, default=0.0)
+
+    @property
+    def p99(self) -> float:
+        """How long at most the fastest 99 % of the answers took, in seconds."""
+        return sorted(self.durations)[len(self.durations) * 99 // 100]
+
+    @property
+    def failures(self) -> dict[object, int]:
+        """What was neither 200 nor 201, with how often."""
+        return {what: count for what, count in self.outcomes.items() if what not in {200, 201}}
+
     def has_sent(self, count: int) -> bool:
         """Whether so many requests were sent."""
         return self.sent >= count
@@ -47,13 +63,18 @@ class Load:
     def _client(self, number: int) -> None:
         count = 0
         while not self._stopped.is_set():
-            text = f"client {number} message {count} at {time.time_ns()}"
-            if self._send("POST", text) in {200, 201}:
-                self.acknowledged.append(text)
-                self._send("GET", text)
+            self.act(number, count)
             count += 1
 
-    def _send(self, method: str, text: str) -> object:
+    def act(self, number: int, count: int) -> None:
+        """What a client does, again and again."""
+        text = f"client {number} message {count} at {time.time_ns()}"
+        if self.send("POST", text) in {200, 201}:
+            self.acknowledged.append(text)
+            self.send("GET", text)
+
+    def send(self, method: str, text: str) -> object:
+        """Send one request, and count what it comes to."""
         started = time.monotonic()
         name = sha256(text.encode()).hexdigest()
         outcome: object
@@ -66,7 +87,7 @@ class Load:
             outcome = "failed"
         with self._lock:
             self.outcomes[outcome] += 1
-            self.slowest = max(self.slowest, time.monotonic() - started)
+            self.durations.append(time.monotonic() - started)
         return outcome
 
     def lost(self) -> list[str]:
@@ -82,4 +103,17 @@ class Load:
         counts = ", ".join(
             f"{what}: {count}" for what, count in sorted(self.outcomes.items(), key=str)
         )
-        return f"{self.sent} sent ({counts}), slowest {self.slowest:.2f} s"
+        times = f"p99 {self.p99 * 1000:.0f} ms, slowest {self.slowest:.2f} s"
+        return f"{self.sent} sent ({counts}), {times}"
+
+
+class Reads(Load):
+    """Threads that read messages that are stored already."""
+
+    def __init__(self, service: Service, texts: Sequence[str], clients: int = 2) -> None:
+        super().__init__(service, clients)
+        self.texts = texts
+
+    def act(self, number: int, count: int) -> None:
+        """Read one of them."""
+        self.send("GET", self.texts[count % len(self.texts)])

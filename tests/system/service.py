@@ -104,12 +104,13 @@ class Service:
         **env: str,
     ) -> None:
         self.log_file = log
-        with log.open("wb") as stderr:
+        with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [BIN / command[0], *command[1:], *options],
                 cwd=ROOT,
                 env={**os.environ, "HASHER_HOST": "127.0.0.1", "PORT": "0", **env},
-                stderr=stderr,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
                 preexec_fn=limits,  # noqa: PLW1509 - runs nothing but setrlimit
             )

@@ -1,0 +1,183 @@
+"""`make fleet`: Redis, three instances of hasher and nginx before them, on this machine.
+
+What dies is started again, so that one can kill a part and watch that nobody notices. Messages and
+logs stay in the folder that is its one argument, `.fleet` in the checkout by default.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GRACE = 15  # seconds that a program has to stop
+START = 15  # seconds that a program has to listen
+MOMENT = 0.1  # seconds between two looks whether it does
+RESTART = 1  # seconds between two looks at what has ended; a killed master's workers take as long
+
+
+def configured(folder: Path, port: int, instances: Sequence[int]) -> str:
+    """deploy/nginx.conf for this user, listening on `port`, before `instances` on this machine.
+
+    Everything that nginx writes goes to `folder`.
+    """
+    text = (ROOT / "deploy/nginx.conf").read_text()
+    for number, instance in zip((8001, 8002, 8003), instances, strict=True):
+        text = text.replace(f"127.0.0.1:{number}", f"127.0.0.1:{instance}")
+    changes = {
+        "user www-data;": f"user {pwd.getpwuid(os.getuid()).pw_name};" if not os.getuid() else "",
+        "listen 8000": f"listen 127.0.0.1:{port}",
+        "/var/lib/nginx/messages": f"{folder}/cache",
+        "/var/log/nginx": str(folder),
+        "/run/nginx.pid": f"{folder}/nginx.pid",
+        "http {": f"http {{\n{temporary_paths(folder)}",
+    }
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+def temporary_paths(folder: Path) -> str:
+    """Directives for the folders that nginx makes at start: the usual ones are root's."""
+    kinds = {"client_body": "body", "proxy": "proxy", "fastcgi": "fastcgi"}
+    kinds |= {"uwsgi": "uwsgi", "scgi": "scgi"}
+    return "".join(f"    {kind}_temp_path {folder}/{name};\n" for kind, name in kinds.items())
+
+
+class Program:
+    """A program that is to run until the fleet stops."""
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, log: Path, port: int, *command: str, **env: str) -> None:
+        self.name, self.log, self.port, self.command = log.stem, log, port, command
+        self.env: Mapping[str, str] = {**os.environ, **env}
+
+    def start(self) -> None:
+        """Start it, away from the terminal's Ctrl-C."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                env=self.env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def await_start(self) -> None:
+        """Wait until it listens, or end in one line where it does not."""
+        deadline = time.monotonic() + START
+        while not self.listens():
+            if not self.runs() or time.monotonic() > deadline:
+                sys.exit(f"{self.name} did not start: see {self.log}.")
+            time.sleep(MOMENT)
+
+    def runs(self) -> bool:
+        """Whether its process lives."""
+        return self.process.poll() is None
+
+    def listens(self) -> bool:
+        """Whether it takes connections."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """End it in its own way, or by force where that takes too long."""
+        if not self.runs():
+            return
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Nginx(Program):
+    """nginx, which ends its requests before it stops where it is asked to by this signal."""
+
+    stop_signal = signal.SIGQUIT
+
+
+def found(name: str, package: str) -> str:
+    """The path of a program."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    return path or sys.exit(f"{name} is not installed: install Debian's package {package}, say.")
+
+
+def programs(folder: Path, port: int) -> list[Program]:
+    """What makes the fleet, in the order in which it starts."""
+    redis, nginx = found("redis-server", "redis-server"), found("nginx", "nginx")
+    gunicorn = str(Path(sys.executable).parent / "gunicorn")
+    instances, store = [port + 1, port + 2, port + 3], port + 4
+    (folder / "nginx.conf").write_text(configured(folder, port, instances))
+    settings = {
+        "HASHER_STORE": f"redis://127.0.0.1:{store}",
+        "HASHER_HOST": "127.0.0.1",
+        "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY") or "1",
+    }
+    kept = ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    here = ["--bind", "127.0.0.1", "--port", str(store)]
+    files = ["-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    return [
+        Program(folder / "redis.log", store, redis, *here, *kept),
+        *(
+            Program(folder / f"hasher-{n}.log", n, gunicorn, "wsgi:app", **settings, PORT=str(n))
+            for n in instances
+        ),
+        Nginx(folder / "nginx.log", port, nginx, *files, "-g", "daemon off;"),
+    ]
+
+
+def require_free(ports: Sequence[int]) -> None:
+    """End, in one line, where another program has one of the ports."""
+    for port in ports:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                sys.exit(f"Port {port} is in use: stop what listens there, or set PORT.")
+
+
+def watch(fleet: Sequence[Program]) -> None:
+    """Start again what ends, for ever."""
+    while True:
+        for program in fleet:
+            if not program.runs():
+                print(f"{program.name} has ended: it is started again.", flush=True)
+                program.start()
+        time.sleep(RESTART)
+
+
+def main() -> None:
+    """Run the fleet until Ctrl-C or SIGTERM."""
+    port = int(os.environ.get("PORT") or 8000)
+    require_free(range(port, port + 5))
+    folder = Path(sys.argv[1] if sys.argv[1:] else ROOT / ".fleet").absolute()
+    folder.mkdir(exist_ok=True)
+    fleet = programs(folder, port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started: list[Program] = []
+    try:
+        for program in fleet:
+            program.start()
+            started.append(program)
+            program.await_start()
+            print(f"{program.name:12} 127.0.0.1:{program.port}  {program.process.pid}", flush=True)
+        print(f"hasher is at http://127.0.0.1:{port}; Ctrl-C stops everything.", flush=True)
+        watch(fleet)
+    except KeyboardInterrupt:
+        print("Stopping.", flush=True)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for program in reversed(started):
+            program.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,457 @@
+"""CONTRACT's loads and faults through the shipped nginx: a row of counts for each."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_ports, program, until
+from tests.system.front import Fleet, Front
+from tests.system.load import Load, Reads
+from tests.system.service import Client, Service, is_running
+
+Record = Callable[[str, object], None]
+NAME = "0" * 64
+HEAD = (
+    b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 1000\r\n\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One fleet for this module's tests."""
+    with Fleet(tmp_path_factory.mktemp("fleet"), "--appendfsync", "always") as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(shared_fleet: Fleet) -> Fleet:
+    """The fleet, whole again after what another test did to it."""
+    shared_fleet.heal()
+    return shared_fleet
+
+
+def cached(fleet: Fleet, count: int = 20) -> list[str]:
+    """New messages that the front has in its cache."""
+    texts = [f"cached {number} at {time.time_ns()}" for number in range(count)]
+    for text in texts:
+        name = fleet.front.post(text).json["digest"]
+        assert fleet.front.get(name).headers["X-Cache"] == "MISS"
+        assert fleet.front.get(name).headers["X-Cache"] == "HIT"
+    return texts
+
+
+def restart_each(fleet: Fleet) -> None:
+    """A rolling restart."""
+    for number, instance in enumerate(fleet.instances):
+        instance.signal(signal.SIGTERM)
+        assert instance.process.wait(10) == 0
+        fleet.restart(number)
+
+
+def kill_a_worker(fleet: Fleet) -> None:
+    """End one worker of one instance, and wait for its replacement."""
+    (worker,) = fleet.instances[0].workers()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not is_running(worker) and fleet.instances[0].is_answering())
+
+
+def kill_an_instance(fleet: Fleet) -> None:
+    """End one instance as a power cut would, and start it after a while."""
+    fleet.instances[1].kill()
+    time.sleep(1)  # the load goes on without it for this long
+    fleet.restart(1)
+
+
+def stop_an_instance(fleet: Fleet) -> None:
+    """Let one instance hang for 5 s."""
+    processes = [fleet.instances[2].process.pid, *fleet.instances[2].workers()]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(5)  # is what the fault is
+    for process in processes:
+        os.kill(process, signal.SIGCONT)
+
+
+def reload_three_times(fleet: Fleet) -> None:
+    """SIGHUP each instance three times."""
+    for _ in range(3):
+        for instance in fleet.instances:
+            old = instance.workers()
+            instance.signal(signal.SIGHUP)
+            until(lambda old=old: not any(map(is_running, old)))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [restart_each, kill_a_worker, kill_an_instance, stop_an_instance, reload_three_times],
+)
+def test_a_fault_of_an_instance_fails_no_request(
+    fleet: Fleet, fault: Callable[[Fleet], None], record_property: Record
+) -> None:
+    texts = cached(fleet)
+    with Load(fleet.front, clients=6) as load, Reads(fleet.front, texts, clients=2) as reads:
+        until(lambda: load.has_sent(50))
+        fault(fleet)
+        sent = load.sent
+        until(lambda: load.has_sent(sent + 50))
+    lost = load.lost()
+    record_property(f"front, {fault.__name__}", f"{load.said()}, {len(lost)} lost")
+    record_property(f"front, {fault.__name__}, cached", reads.said())
+    assert (load.failures, reads.failures, lost) == ({}, {}, [])
+
+
+def test_redis_restarted_fails_no_cached_read_and_loses_nothing(
+    fleet: Fleet, record_property: Record
+) -> None:
+    texts = cached(fleet)
+    with Load(fleet.front, clients=6) as load, Reads(fleet.front, texts, clients=2) as reads:
+        until(lambda: load.has_sent(50))
+        fleet.redis.kill()
+        failed = load.outcomes[503]
+        until(lambda: load.outcomes[503] > failed + 20)
+        fleet.redis.start()
+        until(lambda: fleet.front.post(f"back {time.time_ns()}").status == 201, within=5)
+        sent = load.sent
+        until(lambda: load.has_sent(sent + 50))
+    lost = load.lost()
+    record_property("front, Redis restarted", f"{load.said()}, {len(lost)} lost")
+    record_property("front, Redis restarted, cached", reads.said())
+    assert (reads.failures, lost) == ({}, [])
+    assert set(load.failures) <= {503}
+
+
+def test_what_one_instance_stores_the_others_read(fleet: Fleet, record_property: Record) -> None:
+    misses = 0
+    for number in range(300):
+        name = fleet.front.post(f"message {number}").json["digest"]
+        misses += fleet.instances[number % 3].get(name).json != {"message": f"message {number}"}
+    record_property("front, POST there and GET elsewhere x 300", f"{misses} misses")
+    assert misses == 0
+
+
+def test_every_instance_is_given_requests(fleet: Fleet) -> None:
+    def answered(instance: Service) -> int:
+        lines = instance.request("GET", "/metrics").body.decode().splitlines()
+        rows = [line for line in lines if line.startswith("hasher_requests_total")]
+        return sum(int(float(row.split()[-1])) for row in rows if 'route="/messages"' in row)
+
+    before = [answered(instance) for instance in fleet.instances]
+    for number in range(30):
+        fleet.front.post(f"spread {number}")
+    assert all(answered(i) > b for i, b in zip(fleet.instances, before, strict=True))
+
+
+def test_a_stop_under_load_answers_what_is_in_flight(fleet: Fleet, record_property: Record) -> None:
+    with Load(fleet.front, clients=4) as load:
+        until(lambda: load.has_sent(50))
+        started = time.monotonic()
+        fleet.instances[0].signal(signal.SIGTERM)
+        status = fleet.instances[0].process.wait(10)
+        took = time.monotonic() - started
+    record_property("front, SIGTERM", f"status {status} after {took:.1f} s; {load.said()}")
+    assert (status, load.failures, load.lost()) == (0, {}, [])
+
+
+def test_with_every_instance_down_cached_messages_are_served(
+    fleet: Fleet, record_property: Record
+) -> None:
+    texts = cached(fleet)
+    for instance in fleet.instances:
+        instance.kill()
+    with Reads(fleet.front, texts) as reads:
+        until(lambda: reads.has_sent(200))
+    record_property("front, every instance down, cached", reads.said())
+    assert reads.failures == {}
+    for answer in (fleet.front.post("new"), fleet.front.get(NAME)):
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json == {"error": "No instance can answer now; try again in a moment."}
+
+
+def test_everything_killed_and_started_has_every_message(
+    fleet: Fleet, record_property: Record
+) -> None:
+    with Load(fleet.front) as load:
+        until(lambda: load.has_sent(200))
+        fleet.redis.kill()
+        for instance in fleet.instances:
+            instance.kill()
+    fleet.heal()
+    lost = [text for text in load.acknowledged if not stored(fleet, text)]
+    record_property("front, everything killed", f"{len(load.acknowledged)} kept, {len(lost)} lost")
+    assert load.acknowledged
+    assert lost == []
+
+
+def stored(fleet: Fleet, text: str) -> bool:
+    """Whether an instance has the message, whatever the cache has."""
+    return fleet.instances[0].get(sha256(text.encode()).hexdigest()).status == 200
+
+
+@pytest.mark.parametrize("fault", ["stopped", "paused"])
+def test_the_store_unreachable_is_503_in_time(
+    fleet: Fleet, fault: str, record_property: Record
+) -> None:
+    (text,) = cached(fleet, 1)
+    if fault == "stopped":
+        fleet.redis.kill()
+    else:
+        os.kill(fleet.redis.pid, signal.SIGSTOP)
+    slowest = 0.0
+    for method, path in 5 * [
+        ("POST", "/messages"),
+        ("GET", f"/messages/{NAME}"),
+        ("GET", "/readyz"),
+    ]:
+        started = time.monotonic()
+        body = b"new" if method == "POST" else None
+        answer = fleet.front.request(method, path, body, {"Content-Type": "text/plain"})
+        slowest = max(slowest, time.monotonic() - started)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert fleet.front.get(sha256(text.encode()).hexdigest()).status == 200
+    record_property(f"front, Redis {fault}", f"503, slowest {slowest:.2f} s")
+    assert slowest < 2
+    for instance in fleet.instances:
+        assert instance.request("GET", "/healthz").status == 200
+        until(lambda i=instance: i.request("GET", "/readyz").status == 503)  # type: ignore[misc]
+    if fault == "stopped":
+        fleet.redis.start()
+    else:
+        os.kill(fleet.redis.pid, signal.SIGCONT)
+    fleet.front.assert_recovers(within=5)
+
+
+def test_a_full_store_is_507_and_reads_go_on(fleet: Fleet) -> None:
+    known = fleet.front.post("known").json["digest"]
+    with closing(fleet.redis.client()) as redis:
+        redis.config_set("maxmemory", "1")
+        assert fleet.front.post(f"new {time.time_ns()}").status == 507
+        assert fleet.front.post("known").status == 200
+        assert fleet.front.get(known).json == {"message": "known"}
+        redis.config_set("maxmemory", "0")
+    fleet.front.assert_well()
+
+
+def test_a_damaged_message_is_never_served(fleet: Fleet) -> None:
+    text = f"damaged {time.time_ns()}"
+    name = fleet.front.post(text).json["digest"]
+    with closing(fleet.redis.client()) as redis:
+        redis.set(f"hasher:{name}", "altered")
+        answer = fleet.front.get(name)
+        assert (answer.status, answer.headers["Cache-Control"]) == (500, "no-store")
+        redis.set(f"hasher:{name}", text)
+    assert fleet.front.get(name).json == {"message": text}
+    line = f"Request {answer.headers['X-Request-ID']}: the message stored under {name} is damaged"
+    assert any(line in instance.log for instance in fleet.instances)
+
+
+def idle(client: Client) -> None:
+    """Send nothing."""
+
+
+def begin(client: Client) -> None:
+    """Stall in the head."""
+    client.send(b"GET / HTTP/1.1\r\nX: ")
+
+
+def stall(client: Client) -> None:
+    """Stall in the body."""
+    client.send(HEAD + b"x")
+
+
+SLOW = {"idle": idle, "head": begin, "body": stall, "drip": begin}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_200_slow_clients_delay_nobody(fleet: Fleet, kind: str, record_property: Record) -> None:
+    clients = [fleet.front.connect() for _ in range(200)]
+    for client in clients:
+        SLOW[kind](client)
+    texts = cached(fleet)
+    with (
+        dripping(clients if kind == "drip" else []),
+        Load(fleet.front, clients=2) as load,
+        Reads(fleet.front, texts, clients=1) as reads,
+    ):
+        until(lambda: load.has_sent(600))
+    for client in clients:
+        client.close()
+    record_property(f"front, 200 slow clients, {kind}", load.said())
+    assert (load.failures, reads.failures) == ({}, {})
+    assert load.p99 < 0.5  # said to be at most 0.1 s, on a machine that does nothing else
+
+
+class dripping:  # noqa: N801 - reads as what happens in its block
+    """Sends a byte from each client, round after round, for as long as its block lasts."""
+
+    def __init__(self, clients: list[Client]) -> None:
+        self.clients = clients
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.drip)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def drip(self) -> None:
+        """Send until the block ends."""
+        while not self.ended.wait(0.1):
+            for client in self.clients:
+                client.send(b"x")
+
+
+def test_40_slow_readers_delay_nobody(fleet: Fleet, record_property: Record) -> None:
+    name = fleet.front.post("x" * 1_000_000).json["digest"]
+    with ExitStack() as stack, Load(fleet.front, clients=2) as load:
+        for _ in range(40):
+            client = stack.enter_context(fleet.front.connect())
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.send(f"GET /messages/{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 5)
+        sent = load.sent
+        until(lambda: load.has_sent(sent + 600))
+    record_property("front, 40 slow readers", load.said())
+    assert load.failures == {}
+    assert load.p99 < 1  # said to be at most 0.5 s, on a machine that does nothing else
+
+
+def test_a_thousand_idle_connections_fail_nothing(fleet: Fleet, record_property: Record) -> None:
+    with ExitStack() as stack, Load(fleet.front, clients=2) as load:
+        for _ in range(1000):
+            stack.enter_context(fleet.front.connect())
+        sent = load.sent
+        until(lambda: load.has_sent(sent + 100))
+    record_property("front, 1,000 idle connections", load.said())
+    assert (load.failures, load.lost()) == ({}, [])
+
+
+def test_the_instances_metrics_are_not_for_outside(fleet: Fleet) -> None:
+    for path in ("/metrics", "/%6detrics", "/x/../metrics", "//metrics", "/metrics?x", "/metrics/"):
+        sent = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        answer = fleet.front.exchange(sent)
+        assert answer is not None
+        assert answer.status == 404
+        assert answer.json["error"].startswith("There is nothing here")
+    assert fleet.instances[0].request("GET", "/metrics").status == 200
+
+
+def test_the_fronts_own_errors_are_json(fleet: Fleet) -> None:
+    for sent, status in (
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 400),
+        (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (HEAD.replace(b"1000", b"2000000"), 413),
+        (HEAD.replace(b"Content-Length: 1000", b"Transfer-Encoding: gzip"), 501),
+    ):
+        answer = fleet.front.exchange(sent)
+        assert answer is not None
+        assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Request-ID"]
+        assert set(answer.json) == {"error"}
+
+
+def test_a_body_at_the_limit_passes_the_front(fleet: Fleet) -> None:
+    plain = {"Content-Type": "text/plain"}
+    assert fleet.front.request("POST", "/messages", b"x" * 2**20, plain).status in {200, 201}
+    assert fleet.front.request("POST", "/messages", b"x" * (2**20 + 1), plain).status == 413
+
+
+def test_an_error_is_not_cached(fleet: Fleet) -> None:
+    text = f"stored later {time.time_ns()}"
+    name = sha256(text.encode()).hexdigest()
+    assert fleet.front.get(name).body == b'{"error":"Message not found."}\n'
+    fleet.front.post(text)
+    assert fleet.front.get(name).json == {"message": text}
+
+
+def test_a_cached_answer_is_the_instances_but_for_its_id(fleet: Fleet) -> None:
+    name = fleet.front.post("foo").json["digest"]
+    path = f"/messages/{name}.txt"
+    direct = fleet.instances[0].request("GET", path)
+    first, again = (fleet.front.request("GET", path) for _ in range(2))
+    assert again.headers["X-Cache"] == "HIT"
+    own = {"Server", "Date", "Connection", "X-Cache", "X-Request-ID"}
+    for answer in (first, again):
+        assert answer.body == direct.body
+        assert kept(answer.headers, own) == kept(direct.headers, own)
+    assert again.headers["X-Request-ID"] != first.headers["X-Request-ID"]
+    for method in ("HEAD", "GET"):
+        known = {"If-None-Match": direct.headers["ETag"], "Range": "bytes=0-0"}
+        answer = fleet.front.request(method, path, headers=known)
+        assert (answer.status, answer.headers["ETag"]) == (304, direct.headers["ETag"])
+    assert fleet.front.request("GET", path, headers={"Range": "bytes=0-0"}).status == 200
+
+
+def kept(headers: Mapping[str, str], without: set[str]) -> dict[str, str]:
+    """Headers without some."""
+    return {name: value for name, value in headers.items() if name not in without}
+
+
+def test_a_query_does_not_make_another_message(fleet: Fleet) -> None:
+    (text,) = cached(fleet, 1)
+    name = sha256(text.encode()).hexdigest()
+    answer = fleet.front.request("GET", f"/messages/{name}?x=1")
+    assert (answer.status, answer.headers["X-Cache"]) == (200, "HIT")
+
+
+def test_an_address_that_nginx_would_resolve_is_no_message(fleet: Fleet) -> None:
+    (text,) = cached(fleet, 1)
+    name = sha256(text.encode()).hexdigest()
+    for path in (f"/messages/x/../{name}", f"/messages//{name}", f"/messages/./{name}"):
+        sent = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        answer = fleet.front.exchange(sent)
+        assert answer is not None
+        assert answer.status == 404
+
+
+def test_a_request_id_is_followed_from_the_client_to_the_log(tmp_path: Path) -> None:
+    with Fleet(tmp_path, HASHER_ACCESS_LOG="json") as fleet:
+        name = fleet.front.post("foo").json["digest"]
+        given = fleet.front.request("GET", f"/messages/{name}", headers={"X-Request-ID": "mine-1"})
+        odd = fleet.front.request("GET", f"/messages/{name}", headers={"X-Request-ID": "no good"})
+        assert given.headers["X-Request-ID"] == "mine-1"
+        assert len(odd.headers["X-Request-ID"]) == 32
+        written = fleet.folder / "access.log"
+        until(lambda: '"id":"mine-1"' in written.read_text())
+        assert any('"id":"mine-1"' in instance.log for instance in fleet.instances)
+
+
+def test_a_client_over_its_rate_is_told_so(fleet: Fleet, tmp_path: Path) -> None:
+    with Front(tmp_path, fleet.ports, "limit") as front, Reads(front, ["none"], clients=8) as reads:
+        until(lambda: reads.outcomes[429])
+        until(lambda: reads.outcomes[404] > 100)
+    assert set(reads.outcomes) == {404, 429}
+
+
+def test_tls_and_http_2_can_be_switched_on(fleet: Fleet, tmp_path: Path) -> None:
+    openssl, curl = program("openssl", "openssl"), program("curl", "curl")
+    key, certificate = tmp_path / "hasher.key", tmp_path / "hasher.pem"
+    make = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*make, *files], check=True, capture_output=True)
+    (port,) = free_ports(1)
+    changes = {
+        "listen 8443": f"listen 127.0.0.1:{port}",
+        "/etc/ssl/certs/hasher.pem": str(certificate),
+        "/etc/ssl/private/hasher.key": str(key),
+    }
+    with Front(tmp_path, fleet.ports, "tls", **changes):
+        asked = [curl, "-s", "--cacert", str(certificate), "-w", "%{http_version} %{http_code}"]
+        address = f"https://localhost:{port}/messages/{NAME}"
+        answer = subprocess.run([*asked, address], check=True, capture_output=True, text=True)
+    assert answer.stdout == '{"error":"Message not found."}\n2 404'
