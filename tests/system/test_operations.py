@@ -229,14 +229,14 @@ def test_the_store_is_changed_under_load(
         services = [stack.enter_context(machine.service(port, PORT=port)) for port in ports]
         with Load(services[0], clients=2) as one, Load(services[1], clients=2) as other:
             loads = (one, other)
-            until_all_have_read(100, loads)
+            until_all_have_read(50, loads)
             machine.run("Copy")
             for port, service in zip(ports, services, strict=True):
                 end(service)
                 switched = machine.service(f"new {port}", PORT=port, HASHER_STORE=redis.url)
                 stack.enter_context(switched)
             machine.run("Copy")
-            until_all_have_read(100, loads)
+            until_all_have_read(50, loads)
         machine.run("Verify the new store")
         lost = [text for load in loads for text in load.lost()]
         for load in loads:
