@@ -31,6 +31,7 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
 
     app = Flask(__name__, static_folder=None)
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
+    app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
     app.config["WRITE_TOKENS"] = settings.tokens
     app.url_map.converters["digest"] = DigestConverter
     app.url_map.merge_slashes = False  # "/messages//x" is a 404: a redirect is an HTML page

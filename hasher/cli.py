@@ -179,7 +179,7 @@ def put_batch(batch: dict[str, bytes], target: Store, progress: Progress) -> int
     """Put a batch and empty it; how many of it were new."""
     pairs = list(batch.items())
     batch.clear()
-    added = sum(target.put_many(pairs))
+    added = target.put_many(pairs)
     progress.advance(len(pairs))
     return added
 

@@ -1,16 +1,20 @@
 """What a body means: bytes to a validated message, and an answer to bytes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from flask import Request, Response, abort, request
+from werkzeug.exceptions import BadRequest, HTTPException
 
 NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it belongs
 
+NDJSON = "application/x-ndjson"
 OFFERED = (
-    "Send the message as application/json or text/plain, in UTF-8 and without a Content-Encoding."
+    "Send the message as application/json or text/plain, or many as application/x-ndjson, "
+    "in UTF-8 and without a Content-Encoding."
 )
+PIECE = 256 * 1024  # bytes of lines decoded at once: other threads wait meanwhile
 # In the WSGI environment, the size of a body of which nothing is left on the connection.
 BODY_READ = "hasher.body_read"
 
@@ -28,8 +32,8 @@ KINDS = {
 }
 
 
-class Post(msgspec.Struct):
-    """The JSON body of `POST /messages`."""
+class Post(msgspec.Struct, gc=False):
+    """The JSON body of `POST /messages`, or a line of it."""
 
     message: str
 
@@ -44,11 +48,64 @@ def read_message(request: Request, limit: int) -> bytes:
     media type, charset or content coding is not offered, and 408 where the client stalls.
     """
     decode = DECODERS.get(request.mimetype)
-    if decode is None or not is_plain_utf8(request):
+    if decode is None:
         abort(415, OFFERED)
-    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
-        abort(501, "Transfer-Encoding can only be chunked.")
     return decode(read_body(request, limit))
+
+
+def read_messages(request: Request, limit: int, each: int) -> list[bytes]:
+    """The messages in the lines of the body of `request`, as UTF-8, in their order.
+
+    Aborts as `read_message` does, and with 413 where a message is over `each` bytes; the sentence
+    begins with the line's number.
+    """
+    messages: list[bytes] = []
+    line = 1
+    for piece in pieces(read_body(request, limit)):
+        messages += from_lines(piece, line, each)
+        line += piece.count(NEWLINE)
+    if not messages:
+        abort(400, "The body is empty.")
+    return messages
+
+
+def pieces(body: bytes) -> Iterator[bytes]:
+    """`body` in parts of whole lines, none of which is much larger than PIECE or its one line."""
+    start = 0
+    while start < len(body):
+        end = body.find(NEWLINE, start + PIECE) + 1 or len(body)
+        yield body[start:end]
+        start = end
+
+
+def from_lines(lines: bytes, first: int, each: int) -> list[bytes]:
+    """The messages in `lines`, the number of whose first is `first`, or 400 or 413."""
+    try:
+        utf8(lines)
+        messages = [post.message.encode() for post in POST.decode_lines(lines)]
+    except (HTTPException, msgspec.DecodeError, RecursionError):
+        messages = []
+    # msgspec does not tell which line is wrong, and takes objects wherever they end.
+    ends = lines.count(NEWLINE) + (not lines.endswith(NEWLINE))
+    begins = lines.count(NEWLINE + b"{") + lines.startswith(b"{")
+    if len(messages) == ends == begins and all(len(message) <= each for message in messages):
+        return messages
+    return one_by_one(lines, first, each)
+
+
+def one_by_one(lines: bytes, first: int, each: int) -> list[bytes]:
+    """As `from_lines`, slower, and naming the line that is wrong. Empty lines are passed over."""
+    messages = []
+    for number, line in enumerate(lines.split(NEWLINE), first):
+        if not line.strip():
+            continue
+        try:
+            messages.append(from_json(line))
+        except BadRequest as error:
+            abort(400, f"line {number}: {(error.description or '').replace('The body', 'it')}")
+        if len(messages[-1]) > each:
+            abort(413, f"line {number}: the message is over the limit of {each} bytes.")
+    return messages
 
 
 def is_plain_utf8(request: Request) -> bool:
@@ -61,11 +118,17 @@ def is_plain_utf8(request: Request) -> bool:
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, or 400 where it was cut or malformed, 408 where it stalled, 413 over `limit`.
+    """The whole body, which is UTF-8 by what its headers say.
 
-    A length that is announced is refused unread. A chunked body announces none, so one byte more
-    than the limit is asked for: its arrival tells a body over the limit from one that fills it.
+    Aborts with 400 where it was cut or malformed, 408 where it stalled, 413 where it is over
+    `limit` bytes, 415 or 501 where it would have to be converted. A length that is announced is
+    refused unread. A chunked body announces none, so one byte more than the limit is asked for:
+    its arrival tells a body over the limit from one that fills it.
     """
+    if not is_plain_utf8(request):
+        abort(415, OFFERED)
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        abort(501, "Transfer-Encoding can only be chunked.")
     announced = request.content_length
     if announced is not None and announced > limit:
         abort(413, f"The body is over the limit of {limit} bytes.")
@@ -141,6 +204,12 @@ def json_response(
     """`content` as compact JSON with a final newline."""
     body = msgspec.json.encode(content) + NEWLINE
     return Response(body, status, headers, content_type="application/json")
+
+
+def digests_response(names: Iterable[str]) -> Response:
+    """A line of JSON for each digest."""
+    body = "".join([f'{{"digest":"{name}"}}\n' for name in names])
+    return Response(body, content_type=NDJSON)
 
 
 def text_response(message: bytes) -> Response:

@@ -15,10 +15,21 @@ messages.before_request(permission.require_token)
 @messages.post("/messages")
 def post_message() -> Response:
     """Store the message in the body: 201 when it is new, 200 when it was stored already."""
+    if request.mimetype == media.NDJSON:
+        return post_messages()
     message = media.read_message(request, current_app.config["MAX_MESSAGE_BYTES"])
     name = digest(message)
     status = 201 if store().put(name, message) else 200
     return media.json_response({"digest": name}, status, {"Location": f"/messages/{name}"})
+
+
+def post_messages() -> Response:
+    """Store the messages in the lines of the body: 200 with the digest of each."""
+    limits = current_app.config["MAX_BULK_BYTES"], current_app.config["MAX_MESSAGE_BYTES"]
+    found = media.read_messages(request, *limits)
+    names = [digest(message) for message in found]
+    store().put_many(list(dict(zip(names, found, strict=True)).items()))
+    return media.digests_response(names)
 
 
 @messages.get("/messages/<digest:name>")

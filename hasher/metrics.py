@@ -7,7 +7,6 @@ variable, under `flask run` say, they are this process's own.
 
 import os
 import platform
-from collections.abc import Sequence
 
 from flask import Blueprint, Flask, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -133,10 +132,9 @@ class Metrics(Observer):
         if error:
             STORE_ERRORS.labels(operation, self._kind(error)).inc()
 
-    def stored(self, news: Sequence[bool]) -> None:
-        new = sum(news)
+    def stored(self, new: int, repeated: int) -> None:
         NEW.inc(new)
-        REPEATED.inc(len(news) - new)
+        REPEATED.inc(repeated)
 
     def _kind(self, error: Exception) -> str:
         kinds = (word for kind, word in self._kinds.items() if isinstance(error, kind))

@@ -49,8 +49,8 @@ class Observer:
     def operated(self, operation: str, duration: float, error: Exception | None) -> None:
         """The store has done something, or raised `error`."""
 
-    def stored(self, news: Sequence[bool]) -> None:
-        """Messages were acknowledged; for each, whether it is new."""
+    def stored(self, new: int, repeated: int) -> None:
+        """So many messages were stored, or were there already."""
 
 
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
@@ -123,17 +123,17 @@ class ObservedStore:
 
     def put(self, digest: str, message: bytes) -> bool:
         new = self._observed("put", self._store.put, digest, message)
-        self._tell_stored((new,))
+        self._tell_stored(1, int(new))
         return new
 
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
-        news = self._observed("put_many", self._store.put_many, messages)
-        self._tell_stored(news)
-        return news
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        new = self._observed("put_many", self._store.put_many, messages)
+        self._tell_stored(len(messages), new)
+        return new
 
-    def _tell_stored(self, news: Sequence[bool]) -> None:
+    def _tell_stored(self, count: int, new: int) -> None:
         for observer in self._observers:
-            observer.stored(news)
+            observer.stored(new, count - new)
 
     def _observed(self, operation: str, call: Callable[..., T], *arguments: Any) -> T:
         started = perf_counter()

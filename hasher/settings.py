@@ -28,6 +28,7 @@ class Settings(
         "store": "HASHER_STORE",
         "memory_limit": "HASHER_MEMORY_LIMIT",
         "max_message_bytes": "HASHER_MAX_MESSAGE_BYTES",
+        "max_bulk_bytes": "HASHER_MAX_BULK_BYTES",
         "write_tokens": "HASHER_WRITE_TOKENS",
         "access_log": "HASHER_ACCESS_LOG",
         "metrics": "HASHER_METRICS",
@@ -52,6 +53,10 @@ class Settings(
         int,
         Meta(ge=1, le=2**28, description="the largest body that `POST` takes, in bytes"),
     ] = 1 * MiB
+    max_bulk_bytes: Annotated[
+        int,
+        Meta(ge=1, le=2**30, description="the largest body of many messages, in bytes"),
+    ] = 16 * MiB
     write_tokens: Annotated[
         str,
         Meta(

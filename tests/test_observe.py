@@ -1,7 +1,5 @@
 """What observers are told of requests and of the store."""
 
-from collections.abc import Sequence
-
 import pytest
 from flask import Flask
 from hypothesis import given
@@ -22,7 +20,7 @@ class Notes(Observer):
         self.began_count = 0
         self.exchanges: list[Exchange] = []
         self.operations: list[tuple[str, str | None]] = []
-        self.news: list[bool] = []
+        self.new = self.repeated = 0
 
     def began(self) -> None:
         self.began_count += 1
@@ -34,8 +32,9 @@ class Notes(Observer):
         assert duration >= 0
         self.operations.append((operation, type(error).__name__ if error else None))
 
-    def stored(self, news: Sequence[bool]) -> None:
-        self.news += news
+    def stored(self, new: int, repeated: int) -> None:
+        self.new += new
+        self.repeated += repeated
 
 
 @pytest.fixture
@@ -102,18 +101,18 @@ def test_each_operation_of_the_store_is_told_once(notes: Notes) -> None:
     store = observed(MemoryStore(limit=10_000), [notes])
     assert store.put(FOO, b"foo")
     assert not store.put(FOO, b"foo")
-    assert store.put_many([(FOO, b"foo"), ("0" * 64, b"")]) == [False, True]
+    assert store.put_many([(FOO, b"foo"), ("0" * 64, b"")]) == 1
     assert store.get(FOO) == b"foo"
     store.check()
     assert [name for name, _ in notes.operations] == ["put", "put", "put_many", "get", "check"]
-    assert notes.news == [True, False, False, True]
+    assert (notes.new, notes.repeated) == (2, 2)
 
 
 def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
     client = create_app(Settings(), store=observed(MemoryStore(limit=0), [notes])).test_client()
     assert client.post("/messages", json={"message": "foo"}).status_code == 507
     assert notes.operations == [("put", "StoreFull")]
-    assert notes.news == []
+    assert (notes.new, notes.repeated) == (0, 0)
 
 
 def test_what_a_store_has_beyond_the_contract_is_still_there() -> None:

@@ -133,18 +133,31 @@ def test_no_update_is_lost_among_overlapping_puts_and_gets(store: Store) -> None
     assert news == store.count() == distinct
 
 
-def test_many_at_once_say_of_each_whether_it_is_new(store: Store) -> None:
+def test_many_at_once_say_how_many_are_new(store: Store) -> None:
     pairs = [(digest(message), message) for message in MESSAGES]
     store.put(*pairs[2])
-    assert store.put_many(pairs) == [True, True, False, True, True, True]
-    assert store.put_many(pairs) == [False] * len(pairs)
-    assert store.put_many([]) == []
+    assert store.put_many(pairs) == len(pairs) - 1
+    assert store.put_many(pairs) == 0
+    assert store.put_many([]) == 0
     assert all(store.get(name) == message for name, message in pairs)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_many_that_overlap_are_each_new_once(store: Store) -> None:
+    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(3000)]
+    barrier = Barrier(4)
+
+    def work(thread: int) -> int:
+        barrier.wait()
+        return store.put_many(pairs[thread * 500 : thread * 500 + 1500])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == store.count() == 3000
 
 
 def test_everything_that_is_stored_can_be_gone_through(store: Store) -> None:
     assert list(store.items()) == []
-    pairs = {digest(b"%d" % number): b"%d" % number for number in range(2500)}
+    pairs = {digest(b"%d" % number): b"%d" % number for number in range(5000)}
     store.put_many(list(pairs.items()))
     assert dict(store.items()) == pairs
     assert store.count() == len(pairs)
@@ -291,6 +304,25 @@ def test_memory_at_its_limit_refuses_new_messages_only() -> None:
     for message in stored:
         assert store.put(digest(message), message) is False
         assert store.get(digest(message)) == message
+
+
+def test_memory_that_has_no_room_for_all_takes_none() -> None:
+    store = MemoryStore(limit=10_000)
+    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(100)]
+    with pytest.raises(StoreFull):
+        store.put_many(pairs)
+    assert store.count() == 0
+    assert store.put_many(pairs[:50]) == 50
+    assert store.put_many(pairs[:50]) == 0
+
+
+def test_memory_accounts_for_many_as_for_each() -> None:
+    pairs = [(digest(bytes(number)), bytes(number)) for number in range(100)]
+    one, all_at_once = MemoryStore(limit=1_000_000), MemoryStore(limit=1_000_000)
+    for pair in pairs:
+        one.put(*pair)
+    all_at_once.put_many(pairs)
+    assert vars(one)["_used"] == vars(all_at_once)["_used"]
 
 
 def test_memory_counts_its_messages_where_another_process_can_see() -> None:

@@ -67,10 +67,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
-        """Store pairs of digest and message, distinct ones, in one step: for each what `put` says.
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Store pairs of digest and message, distinct ones, in few trips; how many are new.
 
-        After an exception any of them may have been stored, and putting them again is safe.
+        Calls of `put` meanwhile are not held up until all are stored. After an exception some of
+        them may be stored, and putting them again is safe.
         """
 
     @abstractmethod

@@ -82,8 +82,26 @@ class MemoryStore(Store):
             self._tally[0] += 1
             return True
 
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
-        return [self.put(digest, message) for digest, message in messages]
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        rows = ((bytes.fromhex(digest), message) for digest, message in messages)
+        missing = [row for row in rows if row[0] not in self._messages]
+        room = sum(cost(message) for _, message in missing)
+        with self._lock:
+            if self._used + room > self._limit:
+                raise StoreFull
+            self._used += room
+        # All or none of them; the lock is not held throughout, so that others can put meanwhile.
+        return sum([self._put_in_room(key, message) for key, message in missing])
+
+    def _put_in_room(self, key: bytes, message: bytes) -> bool:
+        """As `put`, where the room for `message` is counted as used already."""
+        with self._lock:
+            if key in self._messages:
+                self._used -= cost(message)
+                return False
+            self._messages[key] = message
+            self._tally[0] += 1
+            return True
 
     def get(self, digest: str) -> bytes | None:
         # One lookup in a dict is atomic, and entries never change or go: nothing to lock.

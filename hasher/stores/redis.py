@@ -41,6 +41,7 @@ from hasher.stores.urls import parameters
 PREFIX = b"hasher:"
 CONNECT, OPERATE, POOL = 0.5, 0.7, 0.5  # seconds until each is given up; a 503 is due within 2 s
 ACKNOWLEDGE = 600  # milliseconds that replicas have, which is less than OPERATE
+TRIP = 1000  # messages written in one trip
 BATCH = 100  # messages read in one trip: at the default limit on bodies that is 100 MiB at most
 
 
@@ -83,28 +84,33 @@ class RedisStore(Store):
         return cls(lambda: make(means.threads, **address), parsed["replicas"])
 
     def put(self, digest: str, message: bytes) -> bool:
-        return self.put_many([(digest, message)])[0]
+        return self.put_many([(digest, message)]) == 1
 
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
         pairs = {PREFIX + digest.encode(): message for digest, message in messages}
-        news: dict[bytes, bool] = {}
-        for keys in self._by_node(pairs):
-            try:
-                news.update(self._at(keys[0], partial(self._add, keys, pairs)))
-            except OutOfMemoryError as error:
-                news.update(self._known(keys, error))
-        return [news[key] for key in pairs]
+        return sum(
+            self._put_at_node(keys[start : start + TRIP], pairs)
+            for keys in self._by_node(pairs)
+            for start in range(0, len(keys), TRIP)
+        )
 
-    def _add(
-        self, keys: Sequence[bytes], pairs: Mapping[bytes, bytes], node: Any
-    ) -> dict[bytes, bool]:
-        """Store `keys` at `node`, in one trip; for each whether it is new.
+    def _put_at_node(self, keys: Sequence[bytes], pairs: Mapping[bytes, bytes]) -> int:
+        """Store `keys`, which one server holds; how many are new."""
+        try:
+            new: int = self._at(keys[0], partial(self._add, keys, pairs))
+        except OutOfMemoryError as error:
+            self._require_known(keys, error)
+            return 0
+        return new
+
+    def _add(self, keys: Sequence[bytes], pairs: Mapping[bytes, bytes], node: Any) -> int:
+        """Store `keys` at `node`, in one trip; how many are new.
 
         WAIT counts the replicas that have all that this connection's last command could see, so
         a repeat too is acknowledged only when the message is where it was asked to be.
         """
         if len(keys) == 1 and not self._replicas:
-            return {keys[0]: node.set(keys[0], pairs[keys[0]], nx=True) is not None}
+            return int(node.set(keys[0], pairs[keys[0]], nx=True) is not None)
         pipeline = node.pipeline(transaction=False)
         for key in keys:
             pipeline.set(key, pairs[key], nx=True)
@@ -116,16 +122,15 @@ class RedisStore(Store):
                 raise failure  # the pipeline's own error would hold the message
         if self._replicas and results.pop() < self._replicas:
             raise TooFewReplicas(f"fewer than {self._replicas} replicas have acknowledged")
-        return {key: result is not None for key, result in zip(keys, results, strict=True)}
+        return sum(result is not None for result in results)
 
-    def _known(self, keys: Sequence[bytes], error: Exception) -> dict[bytes, bool]:
-        """That no key is new, from a server that takes none; StoreFull where one would be."""
+    def _require_known(self, keys: Sequence[bytes], error: Exception) -> None:
+        """StoreFull where a key would be new to a server that takes none."""
         count = self._at(keys[0], lambda node: node.exists(*keys))
         if count < len(keys):
             raise StoreFull from error
         if self._replicas:
             raise error
-        return dict.fromkeys(keys, False)
 
     def get(self, digest: str) -> bytes | None:
         key = PREFIX + digest.encode()

@@ -10,15 +10,19 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from hasher.stores.base import Means, Store, StoreFull, Unusable
 from hasher.stores.outage import Outage
 from hasher.stores.urls import parameters
+
+T = TypeVar("T")
+Row = tuple[bytes, bytes]  # the digest's 32 bytes, and the message
 
 SCHEMA = 1
 APPLICATION = 0x68617368  # "hash", in the header of the file (https://sqlite.org/fileformat.html)
@@ -39,6 +43,7 @@ FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
 """
 
 PATIENCE = 0.8  # seconds for which a writer waits for others, before it gives up with a 503
+GROUP = 2000  # messages of many that are committed at once, so that others' wait is short
 NAP = 0.0005  # seconds between two looks at whether another process has ended its turn
 BUSY = 0.1  # seconds for which SQLite waits for a lock, before it is asked again
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
@@ -57,6 +62,31 @@ def taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def add_each(rows: Sequence[Row], connection: sqlite3.Connection) -> list[bool]:
+    """Add rows; for each whether it is new."""
+    return [connection.execute(ADD, row).rowcount == 1 for row in rows]
+
+
+def add_all(rows: Sequence[Row], connection: sqlite3.Connection) -> int:
+    """Add rows; how many are new."""
+    return connection.executemany(ADD, rows).rowcount
+
+
+def neighbours(messages: Sequence[tuple[str, bytes]]) -> list[list[Row]]:
+    """Rows for `messages` in groups of about GROUP, each next to each other in the index.
+
+    So a group changes few pages of it: four times as fast in a table of a million messages.
+    """
+    count = min(256, -(-len(messages) // GROUP))
+    groups: list[list[Row]] = [[] for _ in range(count)]
+    for digest, message in messages:
+        key = bytes.fromhex(digest)
+        groups[key[0] * count >> 8].append((key, message))
+    for group in groups:
+        group.sort()
+    return groups
 
 
 class Held:
@@ -191,7 +221,7 @@ class SQLiteStore(Store):
         with self._lock:
             puts, self._waiting = self._waiting, []
         try:
-            news = self._add([put.row for put in puts], deadline=puts[0].deadline)
+            news = self._write(partial(add_each, [put.row for put in puts]), puts[0].deadline)
         except BaseException as error:  # noqa: BLE001 - it is the outcome of each of them
             if isinstance(error, (TimeoutError, sqlite3.OperationalError)):
                 self._outage.begin()
@@ -208,12 +238,16 @@ class SQLiteStore(Store):
         for put in puts:
             put.wake.release()
 
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> list[bool]:
-        rows = [(bytes.fromhex(digest), message) for digest, message in messages]
-        return self._add(rows, deadline=time.monotonic() + PATIENCE)
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        new = 0
+        for number, rows in enumerate(neighbours(messages)):
+            if number:
+                time.sleep(2 * NAP)  # who waits for the turn would else hardly ever see it free
+            new += self._write(partial(add_all, rows), time.monotonic() + PATIENCE)
+        return new
 
-    def _add(self, rows: Sequence[tuple[bytes, bytes]], deadline: float) -> list[bool]:
-        """Add rows in one transaction; True for each that is new.
+    def _write(self, change: Callable[[sqlite3.Connection], T], deadline: float) -> T:
+        """What `change` returns, in one transaction of its own.
 
         While another program has the file locked, it is tried again until the deadline; the turn
         is given up in between, so that every process can tell its clients in time.
@@ -221,7 +255,7 @@ class SQLiteStore(Store):
         while True:
             try:
                 with self._turn_until(deadline), self._transaction() as connection:
-                    return [connection.execute(ADD, row).rowcount == 1 for row in rows]
+                    return change(connection)
             except sqlite3.OperationalError as error:
                 if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise

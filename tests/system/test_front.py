@@ -371,6 +371,17 @@ def test_a_body_at_the_limit_passes_the_front(fleet: Fleet) -> None:
     assert fleet.front.request("POST", "/messages", b"x" * (2**20 + 1), plain).status == 413
 
 
+def test_many_messages_pass_the_front(fleet: Fleet) -> None:
+    count = 100_000
+    body = b"".join(b'{"message":"many %0100d"}\n' % number for number in range(count))
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    answer = fleet.front.request("POST", "/messages", body, ndjson)
+    assert (answer.status, answer.body.count(b"\n")) == (200, count)
+    assert fleet.front.request("POST", "/messages", body + b" " * 2**23, ndjson).status == 413
+    assert fleet.front.request("POST", "/messages", body, {"Content-Type": "x/y"}).status == 413
+    assert fleet.front.request("GET", "/bulk").json["error"].startswith("There is nothing here")
+
+
 def test_an_error_is_not_cached(fleet: Fleet) -> None:
     text = f"stored later {time.time_ns()}"
     name = sha256(text.encode()).hexdigest()

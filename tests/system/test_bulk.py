@@ -1,0 +1,86 @@
+"""Many messages in one request, on every store, while others go on."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer, until
+from tests.system.load import Load
+from tests.system.service import Service
+
+Record = Callable[[str, object], None]
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """One worker on each store in turn."""
+    with ExitStack() as stack:
+        url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/messages.db"}
+        if request.param == "redis":
+            url["redis"] = stack.enter_context(RedisServer(tmp_path / "redis")).url
+        store = url[request.param]
+        service = Service(tmp_path / "log", HASHER_STORE=store, WEB_CONCURRENCY="1")
+        yield stack.enter_context(service)
+
+
+def lines(texts: list[str]) -> bytes:
+    """A body with these messages."""
+    return "".join(json.dumps({"message": text}) + "\n" for text in texts).encode()
+
+
+def test_100_000_messages_in_one_request_are_all_there(service: Service) -> None:
+    texts = [
+        f"message {number} of a hundred thousand, made as long as is usual: {'x' * 50}"
+        for number in range(100_000)
+    ]
+    answer = service.request("POST", "/messages", lines(texts), NDJSON)
+    assert answer.status == 200
+    names = [sha256(text.encode()).hexdigest() for text in texts]
+    assert answer.body == "".join(f'{{"digest":"{name}"}}\n' for name in names).encode()
+    for number in range(0, 100_000, 997):
+        assert service.get(names[number]).json == {"message": texts[number]}
+    assert service.post(texts[0]).status == 200
+
+
+def test_single_requests_go_on_meanwhile(service: Service, record_property: Record) -> None:
+    with Load(service, clients=4) as load:
+        until(lambda: load.has_sent(100))
+        for part in range(3):
+            texts = [f"part {part} number {number} {'x' * 80}" for number in range(100_000)]
+            assert service.request("POST", "/messages", lines(texts), NDJSON).status == 200
+    record_property("single requests during bulk", f"{service.log_file.parent.name} {load.said()}")
+    assert load.failures == {}
+    assert load.lost() == []
+
+
+def test_a_chunked_body_is_taken(service: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+    texts = [f"chunked {number}" for number in range(1000)]
+    connection.request("POST", "/messages", iter([lines(texts[:500]), lines(texts[500:])]), NDJSON)
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert len(answer.read().splitlines()) == 1000
+    connection.close()
+
+
+def test_a_body_over_the_limit_is_refused_unread(service: Service) -> None:
+    head = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    for length in ("Content-Length: 16777217", "Content-Length: 100000000000"):
+        answer = service.exchange(f"{head}{length}\r\n\r\n".encode())
+        assert answer is not None
+        assert (answer.status, answer.headers["Connection"]) == (413, "close")
+    service.assert_well()
+
+
+def test_a_cut_body_stores_nothing(service: Service) -> None:
+    head = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+    sent = f'{head}Content-Length: 1000\r\n\r\n{{"message":"cut"}}\n'.encode()
+    answer = service.exchange(sent, end=True)
+    assert answer is None or answer.status == 400
+    assert service.get(sha256(b"cut").hexdigest()).status == 404
