@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run fleet test lint format lock clean
+.PHONY: help run fleet test lint format bench sweep lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,10 +27,22 @@ format: .venv/development ## Rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# How long to measure: `make bench SECONDS=1 ROUNDS=1 STORED=10000` shows in a minute that it works.
+SECONDS ?= 2
+ROUNDS ?= 5
+STORED ?= 1000000
+RESULTS ?= bench/results
+
+bench: .venv/bench ## Compare hasher with what else one could use (ten minutes)
+	@$(BIN)/python -m bench --results $(RESULTS) compare \
+		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(STORED)
+
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --output-file requirements.txt $(LOCK)
 	@$(BIN)/uv pip compile --group dev --upgrade --constraint requirements.txt \
 		--output-file requirements-dev.txt $(LOCK)
+	@$(BIN)/uv pip compile --group bench --upgrade --constraint requirements-dev.txt \
+		--constraint requirements.txt --output-file requirements-bench.txt $(LOCK)
 
 # One lock for every platform and every Python from the oldest that is supported.
 LOCK := --universal --generate-hashes --quiet --no-annotate --custom-compile-command "make lock"
@@ -46,6 +58,10 @@ clean: ## Remove everything that these commands made
 
 .venv/development: requirements-dev.txt .venv/runtime
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv/bench: requirements-bench.txt .venv/runtime
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
 	@touch $@
 
 .venv/bin/pip:

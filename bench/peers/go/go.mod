@@ -1,0 +1,3 @@
+module hasher.example/bench
+
+go 1.19

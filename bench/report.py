@@ -1,0 +1,256 @@
+"""What the figures say: medians, ratios with their spread, tables and a plot."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.contenders import FRONT, GO, HASHER, TEXTBOOK
+from bench.seeds import SEEDS
+
+Results = dict[str, Any]
+Values = list[float | None]
+BEGIN, END = "<!-- figures of make bench: begin -->", "<!-- figures of make bench: end -->"
+SATURATED = 0.9  # of a core: a load generator that takes more may be what is measured
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the least and the most of the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.least:{spec}}–{self.most:{spec}})"
+
+
+def spread(values: Values) -> Spread | None:
+    """Of the rounds that have a value; None where none has."""
+    known = [value for value in values if value is not None]
+    return Spread(median(known), min(known), max(known)) if known else None
+
+
+def ratios(ours: Values, theirs: Values) -> Spread | None:
+    """Ours to theirs, round by round: what slows the machine for a round slows both."""
+    pairs = zip(ours, theirs, strict=False)
+    return spread([a / b for a, b in pairs if a is not None and b])
+
+
+def values(results: Results, contender: str, load: str, figure: str = "rate") -> Values:
+    """A figure of one load of one contender, round by round; None where it was not measured."""
+    rounds = results["contenders"].get(contender, {}).get(load, [])
+    return [found and found[figure] for found in rounds]
+
+
+def grown(results: Results, store: str, load: str) -> Spread | None:
+    """The rate with many stored to the rate with few."""
+    found = results["growth"].get(store, {"few": {}, "many": {}})
+    many, few = ([x["rate"] for x in found[size].get(load, [])] for size in ("many", "few"))
+    return ratios(many, few)
+
+
+MEMORY, SQLITE, SINGLE = HASHER["memory"], HASHER["sqlite"], ("GET", "POST")
+Measured = Callable[[Results], Spread | None]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What hasher wants to reach: at least, or at most."""
+
+    what: str
+    least: float | None
+    most: float | None
+    measured: Measured
+    spec: str = ".2f"
+
+    def row(self, results: Results) -> list[str]:
+        """A row of the table: what, the bar, what was measured, whether it is met."""
+        wanted = f"≥ {self.least:,}" if self.least is not None else f"≤ {self.most:,}"
+        found = self.measured(results)
+        if found is None:
+            return [self.what, wanted, "not measured", ""]
+        return [self.what, wanted, f"{found:{self.spec}}", "yes" if self.met(found) else "no"]
+
+    def met(self, found: Spread) -> bool:
+        """Whether the median reaches it."""
+        if self.least is not None:
+            return found.median >= self.least
+        return self.most is not None and found.median <= self.most
+
+
+def against(ours: str, theirs: str, load: str, our_load: str | None = None) -> Measured:
+    """The ratio of two rates in the same round, under the same load unless ours is named."""
+    return lambda results: ratios(
+        values(results, ours, our_load or load), values(results, theirs, load)
+    )
+
+
+def growing(store: str, load: str) -> Measured:
+    """The ratio of the rate with many stored to that with few."""
+    return lambda results: grown(results, store, load)
+
+
+def at_start(figure: str) -> Measured:
+    """What hasher takes to start, with its default store."""
+    return lambda results: spread(results["contenders"][MEMORY].get(figure, []))
+
+
+def in_bulk(contender: str) -> Measured:
+    """Messages a second in bulk."""
+    return lambda results: spread(values(results, contender, "bulk"))
+
+
+BARS = [
+    *(
+        Bar(f"{load}, memory, against {TEXTBOOK}", 1.05, None, against(MEMORY, TEXTBOOK, load))
+        for load in SINGLE
+    ),
+    Bar("POST, SQLite, durable, against memory", 0.85, None, against(SQLITE, MEMORY, "POST")),
+    Bar("GET, cached by nginx, against Go", 1.1, None, against(FRONT, GO, "GET")),
+    Bar("bulk, memory, against Go's single POSTs", 5, None, against(MEMORY, GO, "POST", "bulk")),
+    Bar("bulk, SQLite, durable, messages a second", 100_000, None, in_bulk(SQLITE), spec=",.0f"),
+    *(
+        Bar(f"{load}, {store}, many stored against few", 0.95, None, growing(store, load))
+        for store in HASHER
+        for load in SINGLE
+    ),
+    Bar("start to the first answer, s", None, 1.0, at_start("start")),
+    Bar("master and one worker, idle: PSS in MB", None, 90, at_start("pss"), spec=".0f"),
+    Bar("the same as RSS, which counts shared pages twice", None, 90, at_start("rss"), spec=".0f"),
+]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+
+
+def contender_rows(results: Results) -> Iterator[list[str]]:
+    """A row for each contender that measured anything."""
+    for name, found in results["contenders"].items():
+        cells = [
+            *(shown(spread(values(results, name, load)), ",.0f") for load in ("GET", "POST")),
+            *(
+                shown(ratios(values(results, name, load), values(results, TEXTBOOK, load)), ".2f")
+                for load in ("GET", "POST")
+            ),
+            *(middle(values(results, name, load, "p99"), ".1f") for load in ("GET", "POST")),
+            middle(values(results, name, "bulk"), ",.0f"),
+            middle(found.get("start", []), ".2f"),
+            middle(found.get("pss", []), ".0f"),
+        ]
+        if any(cells):
+            yield [name, *cells]
+
+
+def shown(found: Spread | None, spec: str) -> str:
+    """A spread as a cell, empty where there is none."""
+    return format(found, spec) if found else ""
+
+
+def middle(found: Values, spec: str) -> str:
+    """A median as a cell, empty where there is none."""
+    known = spread(found)
+    return format(known.median, spec) if known else ""
+
+
+HEAD = [
+    *("", "GET/s", "POST/s", "GET ×", "POST ×", "GET p99, ms", "POST p99, ms"),
+    *("bulk, messages/s", "start, s", "PSS, MB"),
+]
+
+
+def setting(results: Results) -> str:
+    """How it was measured, and on what."""
+    machine, effort = results["machine"], results["effort"]
+    programs = {**machine["packages"], **machine["programs"]}
+    versions = ", ".join(f"{name} {number}" for name, number in programs.items() if number)
+    return (
+        f"Measured on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['system']}; syncing a page to the disk takes {machine['disk_sync_ms']} ms. "
+        f"The server has one core, wrk (and Redis) another; {effort['connections']} connections "
+        f"that stay open, messages of {effort['message_bytes']} bytes, {effort['rounds']} "
+        f"interleaved rounds of {effort['seconds']} s; medians, with the least and the most. "
+        f"“×” is the ratio to “{TEXTBOOK}” in the same round. "
+        f"“Few” stored are {SEEDS:,}, “many” {effort['stored']:,}. "
+        f"Python {machine['python']}, {versions}."
+    )
+
+
+def remarks(results: Results) -> Iterator[str]:
+    """What failed, and where the load generator itself may have been the limit."""
+    for name, found in results["contenders"].items():
+        yield from (f"- {name}: {failure}." for failure in dict.fromkeys(found["failures"]))
+        yield from saturated(results, name)
+    for store, found in results["growth"].items():
+        if "failure" in found:
+            yield f"- {HASHER[store]}, many stored: {found['failure']}."
+
+
+def saturated(results: Results, name: str) -> Iterator[str]:
+    """The loads of a contender under which wrk had little left of its core."""
+    for load in (*SINGLE, "bulk"):
+        cpu = spread(values(results, name, load, "load_cpu"))
+        if cpu and cpu.median > SATURATED:
+            yield f"- {name}, {load}: wrk took {cpu.median:.0%} of its core; there may be more."
+
+
+def markdown(results: Results) -> str:
+    """The tables, as README shows them."""
+    parts = [
+        setting(results),
+        table(HEAD, list(contender_rows(results))),
+        table(["bar", "wanted", "measured", "met"], [bar.row(results) for bar in BARS]),
+        "\n".join(remarks(results)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plot(results: Results, file: Path) -> None:
+    """A picture of the rates, as SVG."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - the tables need none
+
+    names = [row[0] for row in contender_rows(results)][::-1]
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, 0.4 * len(names) + 1.2))
+    for axis, load in zip(axes, ("GET", "POST"), strict=True):
+        for place, name in enumerate(names):
+            if rate := spread(values(results, name, load)):
+                colour = "#1f77b4" if name.startswith("hasher") else "#b0b0b0"
+                error = [[rate.median - rate.least], [rate.most - rate.median]]
+                axis.barh(place, rate.median, xerr=error, color=colour, capsize=2)
+                axis.annotate(f" {rate.median:,.0f}", (rate.most, place), va="center", fontsize=8)
+        axis.set(title=f"{load} a second, one core", xscale="log")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(names)), names)
+    figure.tight_layout()
+    save(figure, file)
+
+
+def save(figure: Any, file: Path) -> None:
+    """A figure as SVG, with its text as text, the same for the same figures."""
+    from matplotlib import rc_context  # noqa: PLC0415
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
+        figure.savefig(file, metadata={"Date": None})
+
+
+def write(results: Results, folder: Path) -> None:
+    """bench.json, bench.md and bench.svg in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "bench.md").write_text(markdown(results))
+    plot(results, folder / "bench.svg")
+
+
+def into(page: str, tables: str) -> str:
+    """`page` with these tables between its two marks, instead of those that are there."""
+    marks = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    if not marks.search(page):
+        raise ValueError(f"The page has no {BEGIN} … {END}.")
+    return marks.sub(lambda _: f"{BEGIN}\n{tables}{END}", page)
