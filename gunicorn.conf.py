@@ -9,7 +9,7 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
-from hasher.server import draining, hooks, metric_files, one_worker
+from hasher.server import affinity, draining, hooks, metric_files, one_worker
 from hasher.server.worker import Worker
 from hasher.settings import Settings
 
@@ -54,12 +54,16 @@ def pre_fork(server: Arbiter, worker: Any) -> None:
         one_worker.await_end_of_last(server, worker)
     if settings.metrics == "on":
         metric_files.assign(server, worker)
+    if settings.cpu_affinity:
+        affinity.choose(server, worker)
 
 
 def post_fork(_server: Arbiter, worker: Any) -> None:
     """Prepare the worker's process for its application."""
     if settings.metrics == "on":
         metric_files.use(worker)
+    if settings.cpu_affinity:
+        affinity.pin(worker)
 
 
 def child_exit(_server: Arbiter, worker: Any) -> None:

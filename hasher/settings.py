@@ -34,6 +34,7 @@ class Settings(
         "metrics": "HASHER_METRICS",
         "web_concurrency": "WEB_CONCURRENCY",
         "threads": "HASHER_THREADS",
+        "cpu_affinity": "HASHER_CPU_AFFINITY",
         "port": "PORT",
         "host": "HASHER_HOST",
         "drain_seconds": "HASHER_DRAIN_SECONDS",
@@ -83,6 +84,14 @@ class Settings(
     threads: Annotated[
         int, Meta(ge=1, le=1024, description="threads of each worker: requests it answers at once")
     ] = 8
+    cpu_affinity: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1,
+            description="`1`: each worker stays on one core, which must not be shared with others",
+        ),
+    ] = 0
     port: Annotated[
         int, Meta(ge=0, le=65535, description="the port to listen on; `0`: any free one")
     ] = 8000

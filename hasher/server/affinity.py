@@ -1,0 +1,36 @@
+"""gunicorn's hooks for HASHER_CPU_AFFINITY=1: each worker runs on one core.
+
+The threads of a worker take turns anyway (one at a time holds the interpreter); on one core they
+do so without waking each other up from core to core.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+
+log = logging.getLogger("gunicorn.error")
+
+
+def choose(server: Arbiter, worker: Any) -> None:
+    """Set `worker.core` to the core with the fewest workers, in the master: a lost one's is free.
+
+    None where this platform cannot tell cores apart.
+    """
+    worker.core = None
+    if hasattr(os, "sched_getaffinity"):
+        running: Iterable[Any] = server.WORKERS.values()
+        taken = Counter(other.core for other in running)
+        worker.core = min(sorted(os.sched_getaffinity(0)), key=taken.__getitem__)
+
+
+def pin(worker: Any) -> None:
+    """Keep this process, a new worker's, on the core that was chosen for it."""
+    if worker.core is None:
+        log.warning("HASHER_CPU_AFFINITY=1 does nothing: this platform cannot pin a process.")
+        return
+    os.sched_setaffinity(0, {worker.core})
+    log.info("Worker %d stays on core %d.", worker.pid, worker.core)
