@@ -1,32 +1,42 @@
-"""`python -m bench`, `python -m bench sweep`, `python -m bench readme`."""
+"""The command line: `python -m bench compare`, `sweep` or `readme`."""
 
 import argparse
 import shutil
 import sys
 from pathlib import Path
 
-from bench import compare, report
+from bench import compare, pictures, report, sweep
 from bench.contenders import ROOT
+from bench.stores import STORES
 
 RESULTS = Path(__file__).parent / "results"
+NEEDED = ("wrk", "taskset")
 
 
 def main() -> None:
     """Do what the command line says."""
     options = parsed()
-    if options.command != "readme" and (lacking := [x for x in NEEDED if not shutil.which(x)]):
+    if lacking := [program for program in NEEDED if not shutil.which(program)]:
         sys.exit(f"{' and '.join(lacking)} must be on the PATH: apt-get install wrk util-linux")
     options.run(options)
-
-
-NEEDED = ("wrk", "taskset")
 
 
 def run_comparison(options: argparse.Namespace) -> None:
     """Compare, keep the figures, and print the tables."""
     effort = compare.Effort(options.seconds, options.rounds, options.stored)
-    report.write(compare.compare(effort), options.results)
+    results = compare.compare(effort)
+    report.write(results, options.results)
+    pictures.bars(results, options.results / "bench.svg")
     print((options.results / "bench.md").read_text())
+
+
+def run_sweep(options: argparse.Namespace) -> None:
+    """Search, keep the figures, and print the sweet spots."""
+    effort = sweep.Effort(options.stores, options.seconds, options.workers, options.threads)
+    results = sweep.sweep(effort)
+    sweep.write(results, options.results)
+    pictures.heat_maps(results, options.results / "sweep.svg")
+    print((options.results / "sweep.md").read_text())
 
 
 def update_readme(options: argparse.Namespace) -> None:
@@ -39,15 +49,40 @@ def parsed() -> argparse.Namespace:
     """The command line; `run` is the function for its command."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go")
-    commands = parser.add_subparsers(dest="command", required=True)
-    comparison = commands.add_parser("compare", help="hasher and its peers, side by side")
-    comparison.add_argument("--seconds", type=int, default=2, help="of each measurement")
-    comparison.add_argument("--rounds", type=int, default=5)
-    comparison.add_argument("--stored", type=int, default=1_000_000, help="in a full store")
-    comparison.set_defaults(run=run_comparison)
-    readme = commands.add_parser("readme", help="put the kept tables into README.md")
-    readme.set_defaults(run=update_readme)
+    commands = parser.add_subparsers(required=True)
+
+    one = commands.add_parser("compare", help="hasher and its peers, side by side")
+    one.add_argument("--seconds", type=positive, default=2, help="of each measurement")
+    one.add_argument("--rounds", type=positive, default=5)
+    one.add_argument("--stored", type=positive, default=1_000_000, help="in a full store")
+    one.set_defaults(run=run_comparison)
+
+    two = commands.add_parser("sweep", help="the best number of workers and threads")
+    usual = sweep.Effort()
+    two.add_argument("--stores", type=stores, default=usual.stores, help="memory,sqlite,…")
+    two.add_argument("--seconds", type=positive, default=usual.seconds, help="of each measurement")
+    two.add_argument("--workers", type=positive, default=usual.workers, help="at most")
+    two.add_argument("--threads", type=positive, default=usual.threads, help="at most")
+    two.set_defaults(run=run_sweep)
+
+    three = commands.add_parser("readme", help="put the kept tables into README.md")
+    three.set_defaults(run=update_readme)
     return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def stores(text: str) -> tuple[str, ...]:
+    """Names of stores, between commas."""
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(STORES):
+        raise argparse.ArgumentTypeError(f"{unknown} is none of {', '.join(STORES)}")
+    return names
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the figures say: medians, ratios with their spread, tables and a plot."""
+"""What the figures say: medians, ratios with their spread, and tables."""
 
 import json
 import re
@@ -212,40 +212,11 @@ def markdown(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def plot(results: Results, file: Path) -> None:
-    """A picture of the rates, as SVG."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415 - the tables need none
-
-    names = [row[0] for row in contender_rows(results)][::-1]
-    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, 0.4 * len(names) + 1.2))
-    for axis, load in zip(axes, ("GET", "POST"), strict=True):
-        for place, name in enumerate(names):
-            if rate := spread(values(results, name, load)):
-                colour = "#1f77b4" if name.startswith("hasher") else "#b0b0b0"
-                error = [[rate.median - rate.least], [rate.most - rate.median]]
-                axis.barh(place, rate.median, xerr=error, color=colour, capsize=2)
-                axis.annotate(f" {rate.median:,.0f}", (rate.most, place), va="center", fontsize=8)
-        axis.set(title=f"{load} a second, one core", xscale="log")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    figure.tight_layout()
-    save(figure, file)
-
-
-def save(figure: Any, file: Path) -> None:
-    """A figure as SVG, with its text as text, the same for the same figures."""
-    from matplotlib import rc_context  # noqa: PLC0415
-
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "bench"}):
-        figure.savefig(file, metadata={"Date": None})
-
-
 def write(results: Results, folder: Path) -> None:
-    """bench.json, bench.md and bench.svg in `folder`."""
+    """bench.json and bench.md in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "bench.md").write_text(markdown(results))
-    plot(results, folder / "bench.svg")
 
 
 def into(page: str, tables: str) -> str:

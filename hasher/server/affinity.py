@@ -7,7 +7,6 @@ do so without waking each other up from core to core.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -22,8 +21,8 @@ def choose(server: Arbiter, worker: Any) -> None:
     """
     worker.core = None
     if hasattr(os, "sched_getaffinity"):
-        running: Iterable[Any] = server.WORKERS.values()
-        taken = Counter(other.core for other in running)
+        running: dict[int, Any] = server.WORKERS
+        taken = Counter(other.core for other in running.values())
         worker.core = min(sorted(os.sched_getaffinity(0)), key=taken.__getitem__)
 
 
