@@ -37,6 +37,14 @@ bench: .venv/bench ## Compare hasher with what else one could use (ten minutes)
 	@$(BIN)/python -m bench --results $(RESULTS) compare \
 		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(STORED)
 
+# `make sweep STORES=memory THREADS=2` is a short one.
+STORES ?= memory,sqlite,redis
+THREADS ?= 32
+
+sweep: .venv/bench ## Search for the best number of workers and threads here (ten minutes)
+	@$(BIN)/python -m bench --results $(RESULTS) sweep \
+		--seconds $(SECONDS) --stores $(STORES) --threads $(THREADS)
+
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --output-file requirements.txt $(LOCK)
 	@$(BIN)/uv pip compile --group dev --upgrade --constraint requirements.txt \

@@ -22,11 +22,13 @@ def main() -> None:
 
 
 def run_comparison(options: argparse.Namespace) -> None:
-    """Compare, keep the figures, and print the tables."""
+    """Compare, keep the figures, and print the tables; README shows those in RESULTS."""
     effort = compare.Effort(options.seconds, options.rounds, options.stored)
     results = compare.compare(effort)
     report.write(results, options.results)
     pictures.bars(results, options.results / "bench.svg")
+    if options.results.resolve() == RESULTS:
+        update_readme(options)
     print((options.results / "bench.md").read_text())
 
 

@@ -46,7 +46,6 @@ def compare(effort: Effort) -> Results:
 def scratch() -> Iterator[Path]:
     """An empty folder on the project's disk: /tmp may be in memory, where syncing is free."""
     with TemporaryDirectory(prefix=".bench-", dir=ROOT) as folder:
-        Path(folder).chmod(0o755)  # started by root, nginx's processes are somebody else's
         yield Path(folder)
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from bench.load import BULK, GET, POST, Failed, Load
 from bench.servers import Server, free_ports
 from bench.stores import STORES
+from deploy.fleet import configured
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 BIN = Path(sys.executable).parent
 THREADS = "8"
+PROCESSES = "worker_processes 1;"  # on the one core that it has
 ROOM = str(4 * 2**30)  # for HASHER_MEMORY_LIMIT: a million messages do not fit the default
 
 Started = AbstractContextManager[Server]
@@ -51,25 +53,14 @@ def instance(folder: Path, core: int | None, url: str, **env: str) -> Server:
 @contextmanager
 def front(folder: Path, core: int | None) -> Iterator[Server]:
     """deploy/nginx.conf before three instances of hasher that share a store, all on one core."""
-    shipped = ROOT / "deploy" / "nginx.conf"
-    if not shipped.exists():
-        raise Failed("there is no deploy/nginx.conf")
     with ExitStack() as stack:
         url = stack.enter_context(STORES["sqlite"](folder))
         backs = [stack.enter_context(instance(folder, core, url)).port for _ in range(3)]
         (port,) = free_ports(1)
-        conf = folder / "nginx.conf"
-        conf.write_text(relocated(shipped.read_text(), port, backs))
-        command = ["nginx", "-p", str(folder), "-c", str(conf), "-e", "stderr", "-g", "daemon off;"]
-        yield stack.enter_context(Server(command, port, folder / "nginx.log", core, folder))
-
-
-def relocated(conf: str, port: int, backs: list[int]) -> str:
-    """The configuration on other ports than 8000 and 8001 to 8003, with one process."""
-    for number, back in enumerate(backs, start=8001):
-        conf = conf.replace(f"127.0.0.1:{number}", f"127.0.0.1:{back}")
-    conf = re.sub(r"(listen\s+(?:\S+:)?)8000\b", rf"\g<1>{port}", conf)
-    return re.sub(r"worker_processes\s+\w+;", "worker_processes 1;", conf)
+        conf = configured(folder, port, backs)
+        (folder / "nginx.conf").write_text(re.sub("worker_processes .*;", PROCESSES, conf))
+        command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+        yield stack.enter_context(Server(command, port, folder / "nginx.log", core))
 
 
 def on_gunicorn(folder: Path, core: int | None, module: str) -> Server:
@@ -130,7 +121,7 @@ class Contender:
 
 
 HASHER = {store: f"hasher, {store}" for store in STORES}
-TEXTBOOK, LIMIT, FRONT, GO = "Flask, textbook", "WSGI, a constant", "hasher behind nginx", "Go"
+TEXTBOOK, LIMIT, FRONT, GO = "textbook Flask", "a constant, WSGI", "hasher behind nginx", "Go"
 
 
 def hasher_on(store: str, *programs: str) -> Contender:
