@@ -39,6 +39,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.release()}",
+        "busy": round(busy(), 2),
         "disk_sync_ms": round(disk_sync(folder) * 1000, 2),
         "python": platform.python_version(),
         "packages": dict(installed()),
@@ -50,6 +51,22 @@ def cpu_model() -> str:
     """The name that the CPU gives itself, or what kind it is."""
     found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()
+
+
+def busy(seconds: float = 1.0) -> float:
+    """The share of all cores that other programs take, for as long as this one waits."""
+    before = cpu_times()
+    time.sleep(seconds)
+    spent = [now - then for now, then in zip(cpu_times(), before, strict=True)]
+    return 1 - (spent[IDLE] + spent[IOWAIT]) / sum(spent)
+
+
+IDLE, IOWAIT = 3, 4
+
+
+def cpu_times() -> list[int]:
+    """What all cores have spent their time on so far (proc_stat(5))."""
+    return [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
 
 
 def disk_sync(folder: Path, times: int = 50) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from bench.contenders import FRONT, GO, HASHER, TEXTBOOK
@@ -14,6 +15,8 @@ from bench.seeds import SEEDS
 Results = dict[str, Any]
 Values = list[float | None]
 BEGIN, END = "<!-- figures of make bench: begin -->", "<!-- figures of make bench: end -->"
+BUSY = 0.1
+WIDTH = 99
 SATURATED = 0.9  # of a core: a load generator that takes more may be what is measured
 
 
@@ -175,13 +178,16 @@ def setting(results: Results) -> str:
         f"that stay open, messages of {effort['message_bytes']} bytes, {effort['rounds']} "
         f"interleaved rounds of {effort['seconds']} s; medians, with the least and the most. "
         f"“×” is the ratio to “{TEXTBOOK}” in the same round. "
+        f"Start and memory of “{FRONT}” are nginx's alone. "
         f"“Few” stored are {SEEDS:,}, “many” {effort['stored']:,}. "
         f"Python {machine['python']}, {versions}."
     )
 
 
 def remarks(results: Results) -> Iterator[str]:
-    """What failed, and where the load generator itself may have been the limit."""
+    """What disturbed, what failed, and where the load generator may have been the limit."""
+    if (busy := results["machine"]["busy"]) > BUSY:
+        yield f"- Other programs took {busy:.0%} of the cores at the start: measure again without."
     for name, found in results["contenders"].items():
         yield from (f"- {name}: {failure}." for failure in dict.fromkeys(found["failures"]))
         yield from saturated(results, name)
@@ -201,7 +207,7 @@ def saturated(results: Results, name: str) -> Iterator[str]:
 def markdown(results: Results) -> str:
     """The tables, as README shows them."""
     parts = [
-        setting(results),
+        fill(setting(results), WIDTH),
         table(HEAD, list(contender_rows(results))),
         table(["bar", "wanted", "measured", "met"], [bar.row(results) for bar in BARS]),
         "\n".join(remarks(results)),

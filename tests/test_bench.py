@@ -121,7 +121,13 @@ def result(**rates: float) -> dict[str, Any]:
 def results() -> dict[str, Any]:
     """The least that tables are made of: two contenders, one round."""
     machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 2, "system": "Linux 6"}
-    machine |= {"disk_sync_ms": 1, "python": "3.11", "packages": {"flask": "3"}, "programs": {}}
+    machine |= {
+        "busy": 0.4,
+        "disk_sync_ms": 1,
+        "python": "3.11",
+        "packages": {"flask": "3"},
+        "programs": {},
+    }
     failing = {**result(GET=1100, POST=800), "failures": ["bulk: not offered"] * 2}
     return {
         "machine": machine,
@@ -141,6 +147,7 @@ def test_a_bar_says_what_was_measured_and_whether_it_is_met(results: dict[str, A
 
 def test_what_failed_is_told_once_with_its_reason(results: dict[str, Any]) -> None:
     told = report.markdown(results)
+    assert "- Other programs took 40% of the cores at the start" in told
     assert told.count("- hasher, memory: bulk: not offered.") == 1
     assert told.count("- hasher, memory, many stored: not offered.") == 1
     assert "- hasher, memory, GET: wrk took 95% of its core" in told
