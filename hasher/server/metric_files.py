@@ -4,9 +4,11 @@ A worker that replaces another goes on with its files: there are as many as ever
 what a lost worker had counted stays counted.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,36 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a full disk must not end a worker that
 def open_for(server: Arbiter) -> None:
     """Make the directory; a second master (SIGUSR2) shares the first one's, as its listeners."""
     if server.master_pid and DIRECTORY in os.environ:
+        hold(Path(os.environ[DIRECTORY]))
         return
-    parent = MEMORY if os.access(MEMORY, os.W_OK) else None
+    parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     try:
-        os.environ[DIRECTORY] = tempfile.mkdtemp(prefix="hasher-metrics-", dir=parent)
+        remove_abandoned(parent)
+        made = Path(tempfile.mkdtemp(prefix="hasher-starting-", dir=parent))
+        hold(made)
+        os.environ[DIRECTORY] = str(made.rename(parent / made.name.replace("starting", "metrics")))
     except OSError as error:
         raise InvalidSetting(
             f"HASHER_METRICS=on needs a directory for temporary files ({error.strerror}): "
             "set TMPDIR, or HASHER_METRICS=off."
         ) from None
+
+
+def hold(directory: Path) -> None:
+    """Keep `directory` from being removed for as long as this process or a worker of it lives."""
+    fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the directories of those that were killed, and could not do it."""
+    for directory in parent.glob("hasher-metrics-*"):
+        with suppress(OSError):  # which another user's, or one in use, gives
+            lock = os.open(directory, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory)
+            finally:
+                os.close(lock)
 
 
 def assign(server: Arbiter, worker: Any) -> None:

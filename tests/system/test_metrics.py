@@ -103,6 +103,20 @@ def test_a_stop_leaves_no_files(service: Service) -> None:
     assert not folder.exists()
 
 
+def test_what_a_killed_service_leaves_the_next_one_removes(
+    service: Service, tmp_path: Path
+) -> None:
+    folder = metric_folder(service)
+    with Service(tmp_path / "second") as second:
+        assert folder.exists()
+        service.kill()
+        assert folder.exists()
+        with Service(tmp_path / "third"):
+            assert not folder.exists()
+            assert metric_folder(second).exists()
+            assert samples(second, "hasher_requests_in_flight") == {"": 1}
+
+
 def metric_folder(service: Service) -> Path:
     """The folder that holds the files of this service."""
     (folder,) = {file.parent for file in FILES.glob(f"hasher-metrics-*/*_{service.process.pid}-*")}
