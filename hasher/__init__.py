@@ -9,6 +9,7 @@ from hasher.access_log import AccessLog
 from hasher.cli import store_cli
 from hasher.digest import DigestConverter
 from hasher.messages import messages
+from hasher.page import page
 from hasher.settings import InvalidSetting, Settings
 from hasher.stores import Store, Unusable, open_store
 
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
     store = observe.observed(store, observers)
     app.extensions["store"] = store
     app.register_blueprint(messages)
+    app.register_blueprint(page)
     health.register(app, store)
     errors.register(app, store)
     return app

@@ -38,9 +38,12 @@ def client_of(store: MemoryStore) -> FlaskClient:
 @pytest.mark.parametrize(
     ("method", "path", "status", "allowed"),
     [
-        ("GET", "/", 404, None),
+        ("GET", "/index.html", 404, None),
+        ("GET", "/page/", 404, None),
+        ("GET", "/page/templates/index.html", 404, None),
+        ("GET", "/docs/", 404, None),
+        ("POST", "/", 405, "GET, HEAD, OPTIONS"),
         ("GET", "/messages/", 404, None),
-        ("GET", "//messages", 404, None),
         ("GET", "/static/x", 404, None),
         ("GET", "/messages", 405, "OPTIONS, POST"),
         ("PUT", "/messages", 405, "OPTIONS, POST"),

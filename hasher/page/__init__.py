@@ -1,0 +1,63 @@
+"""What the service shows to people: the page, its description (OpenAPI), and a reference of it."""
+
+from importlib.resources import files
+
+from flask import Blueprint, Response, current_app, render_template
+
+from hasher import media
+from hasher.page.description import described, resolved
+
+page = Blueprint("page", __name__, template_folder="templates")
+
+ASSETS = {
+    "icon.svg": "image/svg+xml",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
+CONTENTS = {name: (files(__package__) / name).read_bytes() for name in ASSETS}
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",  # a digest is the permission to read
+}
+
+
+@page.get("/", strict_slashes=False)  # no redirect from the empty path of `GET http://host`
+def index() -> Response:
+    """The page on which a person stores and reads messages."""
+    return own(render_template("index.html", limit=limit()), "text/html; charset=utf-8")
+
+
+@page.get("/docs")
+def docs() -> Response:
+    """The API's reference, made from the description."""
+    description = described(limit())
+    html = render_template("docs.html", api=resolved(description, description))
+    return own(html, "text/html; charset=utf-8")
+
+
+@page.get("/openapi.json")
+def openapi() -> Response:
+    """The API's description, as a program reads it."""
+    return media.json_response(described(limit()), headers=HEADERS)
+
+
+@page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
+def asset(name: str) -> Response:
+    """What the pages consist of beside their HTML."""
+    return own(CONTENTS[name], ASSETS[name])
+
+
+def own(body: str | bytes, content_type: str) -> Response:
+    """One of the service's own pages: nothing of another origin has a part in it."""
+    return Response(body, headers=HEADERS, content_type=content_type)
+
+
+def limit() -> int:
+    """The largest message that is taken, in bytes."""
+    size: int = current_app.config["MAX_MESSAGE_BYTES"]
+    return size
