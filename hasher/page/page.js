@@ -153,10 +153,17 @@ async function ask(path, request = {}) {
 
 /** The sentence in an error of the service's, or one for what a proxy said in its place. */
 function sentence(status, body) {
+  return field(body, "error")
+    ?? `The service could not do it: what stands before it answered with status ${status}.`;
+}
+
+/** A text in the JSON object `body`; null where it is not there, or `body` is something else. */
+function field(body, name) {
   try {
-    return String(JSON.parse(body).error);
+    const value = JSON.parse(body)[name];
+    return typeof value === "string" ? value : null;
   } catch {
-    return `The service could not do it: what stands before it answered with status ${status}.`;
+    return null;
   }
 }
 
@@ -301,13 +308,8 @@ async function post(bytes, digest) {
   const headers = { "Content-Type": "text/plain; charset=utf-8" };
   if (token) headers.Authorization = `Bearer ${token}`;
   const body = await ask("messages", { method: "POST", headers, body: bytes });
-  let confirmed = "";
-  try {
-    confirmed = JSON.parse(decoded(body)).digest;
-  } catch {
-    // Then it is not confirmed.
-  }
-  if (confirmed !== digest) throw new Fault("The service did not confirm this digest: do not rely on it.");
+  if (field(decoded(body), "digest") === digest) return;
+  throw new Fault("The service did not confirm this digest: do not rely on it.");
 }
 
 function askForToken() {
