@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.servers import PATIENCE, until
+from tests.system import description
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -42,11 +43,16 @@ class Answer:
 
 
 class Client:
-    """One connection, on which raw bytes are sent and whole answers read."""
+    """One connection, on which raw bytes are sent and whole answers read.
+
+    Each answer is checked against the description of the API.
+    """
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.stream = self.socket.makefile("rb")
+        self.sent = bytearray()
+        self.answers = 0
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +67,7 @@ class Client:
 
     def send(self, sent: bytes) -> None:
         """Send it all, unless the server has already answered and closed."""
+        self.sent += sent
         with suppress(ConnectionError):
             self.socket.sendall(sent)
 
@@ -82,7 +89,14 @@ class Client:
             return self.receive(method)
         empty = method == "HEAD" or status in {204, 304}
         body = b"" if empty else self.stream.read(int(headers["Content-Length"]))
+        description.check(self.next_request(), status, headers, body)
         return Answer(status, headers, body)
+
+    def next_request(self) -> tuple[str, str] | None:
+        """The request that the next answer is to, where what was sent is one."""
+        requests = description.requests(bytes(self.sent))
+        self.answers += 1
+        return requests[self.answers - 1] if self.answers <= len(requests) else None
 
     def is_closed(self) -> bool:
         """Whether the server hangs up rather than answers; waits for either."""
@@ -174,12 +188,14 @@ class Service:
         headers: Mapping[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Answer:
-        """One request on a connection of its own."""
+        """One request on a connection of its own; its answer is as the description says."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
+            answer = Answer(response.status, dict(response.getheaders()), response.read())
+            description.check((method, path), answer.status, answer.headers, answer.body)
+            return answer
         finally:
             connection.close()
 

@@ -1,0 +1,104 @@
+"""The description against the service, by schemathesis; and the check of every answer by itself."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from jsonschema import ValidationError
+
+from tests.system.description import check, item_of, requests
+from tests.system.service import BIN, Service
+
+NAME = "0" * 64
+SCHEMATHESIS = [
+    *("--checks", "all"),
+    *("--max-examples", "20"),  # for each operation, in each phase
+    "--generation-deterministic",  # the same requests in every run
+    *("--suppress-health-check", "all"),  # which are about the speed of the machine
+    *("--request-timeout", "60"),
+    "--no-color",
+]
+
+
+@pytest.mark.timeout(300)  # it takes about ten seconds of a core
+def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
+    description = service.request("GET", "/openapi.json")
+    file = tmp_path / "openapi.json"  # read from its address, that address would not be tested
+    file.write_bytes(description.body)
+    url = f"http://127.0.0.1:{service.port}/"
+    ended = subprocess.run(
+        [str(BIN / "schemathesis"), "run", str(file), "--url", url, *SCHEMATHESIS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    items = description.json["paths"].values()
+    operations = sum("responses" in part for item in items for part in item.values())
+    assert f"Tested: {operations}\n" in ended.stdout
+    assert "No issues found" in ended.stdout
+    assert "arning" not in ended.stdout
+    service.assert_well()
+    assert "Traceback" not in service.log
+
+
+SEALED = {"X-Content-Type-Options": "nosniff"}
+ERROR = {**SEALED, "Content-Type": "application/json", "Cache-Control": "no-store"}
+MISSING = b'{"error":"Message not found."}\n'
+READ = ("GET", f"/messages/{NAME}")
+
+
+def test_an_answer_as_described_is_accepted() -> None:
+    check(READ, 404, ERROR, MISSING)
+    check(("HEAD", READ[1]), 404, ERROR, b"")
+    check(("DELETE", READ[1]), 405, {**ERROR, "Allow": "GET"}, b'{"error":"x"}')
+    check(("GET", "/nowhere"), 404, ERROR, b'{"error":"x"}')
+    check(None, 400, ERROR, b'{"error":"x"}')
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "headers", "body"),
+    [
+        (READ, 410, ERROR, MISSING),
+        (READ, 405, {**ERROR, "Allow": "GET"}, MISSING),
+        (READ, 404, ERROR, b'{"error":"Nothing here."}'),
+        (READ, 404, ERROR, b"{}"),
+        (READ, 404, {**ERROR, "Content-Type": "text/html"}, MISSING),
+        (READ, 404, {**ERROR, "Cache-Control": "public"}, MISSING),
+        (READ, 404, {**ERROR, "Set-Cookie": "a=b"}, MISSING),
+        (READ, 404, SEALED, b""),
+        (READ, 503, {**ERROR, "Retry-After": "0"}, b'{"error":"x"}'),
+        (READ, 503, ERROR, b'{"error":""}'),
+        (("HEAD", READ[1]), 404, ERROR, MISSING),
+        (("DELETE", READ[1]), 404, ERROR, MISSING),
+        (("DELETE", READ[1]), 405, ERROR, b'{"error":"x"}'),
+        (("GET", "/nowhere"), 200, ERROR, b"{}"),
+        (None, 404, ERROR, MISSING),
+    ],
+)
+def test_an_answer_that_is_not_as_described_is_a_failure(
+    request_line: tuple[str, str] | None, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    with pytest.raises((AssertionError, ValidationError)):
+        check(request_line, status, headers, body)
+
+
+def test_a_target_is_understood_as_the_service_does(service: Service) -> None:
+    for target in ("/", "//", "/?a", "http://other", "/%2f", "/docs", "/d%6fcs#a", "/page/page.js"):
+        assert item_of(target), target
+    for target in (
+        "/docs/",
+        "/page/x",
+        f"/messages/{NAME}0",
+        f"/messages/{NAME}/",
+        "*",
+        "http://[",
+    ):
+        assert not item_of(target), target
+
+
+def test_requests_are_found_in_what_was_sent() -> None:
+    sent = b"POST /messages HTTP/1.1\r\nContent-Length: 3\r\n\r\nfooGET /x?y HTTP/1.0\r\n\r\n"
+    assert requests(sent) == [("POST", "/messages"), ("GET", "/x?y")]
+    assert requests(b"foo\r\n\r\n") == requests(b"GET / HTTP/3.0\r\n\r\n") == []
