@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 FILE = Path(__file__).parents[2] / "hasher" / "page" / "openapi.json"
 DESCRIPTION: dict[str, Any] = json.loads(FILE.read_text())
@@ -18,23 +18,33 @@ HTTP_S_OWN = {"connection", "content-length", "content-type", "date", "server"}
 REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([^ ]{0,9000}) HTTP/1\.[01]\r\n")
 
 
+Request = tuple[str, str]  # its method and target
+
+
 def check(
-    request: tuple[str, str] | None, status: int, headers: Mapping[str, str], body: bytes
+    request: Request | None, status: int, headers: Mapping[str, str], body: bytes | None
 ) -> None:
-    """Fail unless this may be answered to a request: its method and target, None if it has none."""
+    """Fail unless this may be answered to a request, or to what is none.
+
+    `body` is None in the answer to a HEAD, after which no body is read.
+    """
     described = followed(possible(request).get(str(status)) or {})
     assert described, f"{request}: {status} is not described"
     check_headers(described.get("headers", {}), {name.lower(): headers[name] for name in headers})
-    check_body(described.get("content", {}), headers.get("Content-Type"), body, request)
+    check_body(described.get("content", {}), headers.get("Content-Type"), body)
 
 
-def requests(sent: bytes) -> list[tuple[str, str]]:
-    """The method and target of each request in the bytes that were sent on one connection."""
-    lines = REQUEST_LINE.finditer(sent)
-    return [(line[1].decode(), line[2].decode("latin-1")) for line in lines]
+def take_request(sent: bytearray) -> Request | None:
+    """The next request in what was sent on a connection, up to whose first line it is removed."""
+    line = REQUEST_LINE.search(sent)
+    if line is None:
+        return None
+    request = line[1].decode(), line[2].decode("latin-1")
+    del sent[: line.end()]
+    return request
 
 
-def possible(request: tuple[str, str] | None) -> dict[str, Any]:
+def possible(request: Request | None) -> dict[str, Any]:
     """What may be answered to a request, by status."""
     if request is None:
         return BEYOND["any request"]
@@ -86,22 +96,16 @@ def check_headers(described: dict[str, Any], given: dict[str, str]) -> None:
     assert not given.keys() - names - HTTP_S_OWN, "There are headers that are not described."
 
 
-def check_body(
-    described: dict[str, Any],
-    content_type: str | None,
-    body: bytes,
-    request: tuple[str, str] | None,
-) -> None:
+def check_body(described: dict[str, Any], content_type: str | None, body: bytes | None) -> None:
     """Fail unless the body and its media type are as described."""
     if not described:
-        assert (content_type, body) == (None, b"")
+        assert content_type is None
+        assert not body
         return
     assert content_type in described
-    if request and request[0] == "HEAD":
-        assert body == b""
-        return
-    is_json = content_type == "application/json"
-    validate(described[content_type]["schema"], json.loads(body) if is_json else body.decode())
+    if body is not None:
+        value = json.loads(body) if content_type == "application/json" else body.decode()
+        validate(described[content_type]["schema"], value)
 
 
 def followed(node: dict[str, Any]) -> dict[str, Any]:
