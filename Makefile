@@ -1,12 +1,12 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run fleet test lint format bench sweep lock clean
+.PHONY: help run fleet test lint format bench sweep lock screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/runtime ## Serve on 127.0.0.1:8000 (PORT=... for another port)
 	@$(BIN)/python -c 'import wsgi'
@@ -54,6 +54,9 @@ lock: .venv/development ## Pin the newest versions of what pyproject.toml asks f
 
 # One lock for every platform and every Python from the oldest that is supported.
 LOCK := --universal --generate-hashes --quiet --no-annotate --custom-compile-command "make lock"
+
+screenshots: .venv/development ## Take the pictures in docs/ anew
+	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## Remove everything that these commands made
 	rm -rf .fleet .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -347,12 +347,13 @@ function find() {
 }
 
 /** Open the message that the address names, if it names one. */
-function open() {
+async function open() {
   const name = location.hash.slice(1);
   if (!name) return;
   part("wanted").value = name;
   part("read-title").scrollIntoView();
-  find();
+  await find();
+  part("read-title").scrollIntoView(); // which only now may have enough below it
 }
 
 async function read(digest) {

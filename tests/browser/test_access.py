@@ -79,6 +79,13 @@ def test_nothing_is_wider_than_a_phone(visit: Visit, url: str, state: State) -> 
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_a_link_on_a_phone_leads_to_the_message(service: Service, visit: Visit, url: str) -> None:
+    link = f"{url}#{service.post(LONG).json['digest']}"
+    page = visit(link, viewport={"width": 360, "height": 740})
+    for part in ("#read-title", "#read-said", "#read-digest", "#content"):
+        expect(page.locator(part)).to_be_in_viewport()
+
+
 def test_dark_is_dark_and_light_is_light(visit: Visit, url: str) -> None:
     page = visit(url)
     brightness = "Number(getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0])"
