@@ -1,5 +1,4 @@
 // What the page does: hash, store, read, remember. It asks nobody but the service that it is from.
-"use strict";
 
 const LIMIT = Number(document.body.dataset.limit); // bytes
 const PATIENCE = 30_000; // milliseconds until a service that does not answer counts as gone
