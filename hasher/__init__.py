@@ -4,10 +4,11 @@ import os
 
 from flask import Flask
 
-from hasher import errors, health, media, observe, permission
+from hasher import errors, health, media, observe
 from hasher.access_log import AccessLog
 from hasher.cli import store_cli
 from hasher.digest import DigestConverter
+from hasher.lean import Lean
 from hasher.messages import messages
 from hasher.page import page
 from hasher.settings import InvalidSetting, Settings
@@ -30,24 +31,24 @@ def create_app(settings: Settings | None = None, *, store: Store | None = None) 
         except Unusable as error:
             raise InvalidSetting(f"HASHER_STORE cannot be used: {error}.") from None
 
-    app = Flask(__name__, static_folder=None)
+    app = Lean(__name__, static_folder=None)
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
     app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
     app.config["WRITE_TOKENS"] = settings.tokens
     app.url_map.converters["digest"] = DigestConverter
     app.url_map.merge_slashes = False  # "/messages//x" is a 404: a redirect is an HTML page
-    app.before_request(permission.refuse_cross_site)
-    app.after_request(media.seal)
     app.cli.add_command(store_cli)
 
     observers = observers_of(app, settings, store)
-    observe.register(app, observers)
-    store = observe.observed(store, observers)
+    store = observe.observed_store(store, observers)
     app.extensions["store"] = store
     app.register_blueprint(messages)
     app.register_blueprint(page)
     health.register(app, store)
     errors.register(app, store)
+
+    sealed = media.sealed(app.wsgi_app)
+    app.wsgi_app = observe.observed(sealed, observers)  # type: ignore[assignment,method-assign]
     return app
 
 

@@ -1,14 +1,24 @@
 """What a body means: bytes to a validated message, and an answer to bytes."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
 import msgspec
-from flask import Request, Response, abort, request
+from flask import abort, request
 from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.http import parse_etags, parse_options_header
+from werkzeug.wsgi import get_content_length, get_input_stream
+
+from hasher.lean import Answer, Environ
+
+WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 
 NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it belongs
 
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
 OFFERED = (
     "Send the message as application/json or text/plain, or many as application/x-ndjson, "
@@ -41,27 +51,27 @@ class Post(msgspec.Struct, gc=False):
 POST = msgspec.json.Decoder(Post)
 
 
-def read_message(request: Request, limit: int) -> bytes:
-    """The message in the body of `request`, as UTF-8.
+def read_message(environ: Environ, limit: int) -> bytes:
+    """The message in the body of the request in `environ`, as UTF-8.
 
     Aborts with 400 where there is none, 413 where the body is over `limit` bytes, 415 where its
     media type, charset or content coding is not offered, and 408 where the client stalls.
     """
-    decode = DECODERS.get(request.mimetype)
+    decode = DECODERS.get(media_type(environ))
     if decode is None:
         abort(415, OFFERED)
-    return decode(read_body(request, limit))
+    return decode(read_body(environ, limit))
 
 
-def read_messages(request: Request, limit: int, each: int) -> list[bytes]:
-    """The messages in the lines of the body of `request`, as UTF-8, in their order.
+def read_messages(environ: Environ, limit: int, each: int) -> list[bytes]:
+    """The messages in the lines of the body of the request, as UTF-8, in their order.
 
     Aborts as `read_message` does, and with 413 where a message is over `each` bytes; the sentence
     begins with the line's number.
     """
     messages: list[bytes] = []
     line = 1
-    for piece in pieces(read_body(request, limit)):
+    for piece in pieces(read_body(environ, limit)):
         messages += from_lines(piece, line, each)
         line += piece.count(NEWLINE)
     if not messages:
@@ -108,16 +118,28 @@ def one_by_one(lines: bytes, first: int, each: int) -> list[bytes]:
     return messages
 
 
-def is_plain_utf8(request: Request) -> bool:
-    """Whether the body says that it is UTF-8 as it stands: nothing here inflates or converts."""
+def media_type(environ: Environ) -> str:
+    """The media type of the body, without its parameters."""
+    return parsed_type(environ.get("CONTENT_TYPE", ""))[0]
+
+
+@lru_cache(maxsize=64)
+def parsed_type(content_type: str) -> tuple[str, str]:
+    """The media type and the charset that `content_type` names: UTF-8 where it names none."""
+    kind, parameters = parse_options_header(content_type)
     # A charset that werkzeug cannot parse is not in the parameters, and still is no UTF-8.
-    default = "" if "charset" in (request.content_type or "").lower() else "utf-8"
-    charset = request.mimetype_params.get("charset", default).lower()
-    coding = request.headers.get("Content-Encoding", "identity").lower()
+    default = "" if "charset" in content_type.lower() else "utf-8"
+    return kind.lower(), parameters.get("charset", default).lower()
+
+
+def is_plain_utf8(environ: Environ) -> bool:
+    """Whether the body says that it is UTF-8 as it stands: nothing here inflates or converts."""
+    _, charset = parsed_type(environ.get("CONTENT_TYPE", ""))
+    coding = environ.get("HTTP_CONTENT_ENCODING", "identity").lower()
     return charset in {"utf-8", "utf8"} and coding == "identity"
 
 
-def read_body(request: Request, limit: int) -> bytes:
+def read_body(environ: Environ, limit: int) -> bytes:
     """The whole body, which is UTF-8 by what its headers say.
 
     Aborts with 400 where it was cut or malformed, 408 where it stalled, 413 where it is over
@@ -125,26 +147,26 @@ def read_body(request: Request, limit: int) -> bytes:
     refused unread. A chunked body announces none, so one byte more than the limit is asked for:
     its arrival tells a body over the limit from one that fills it.
     """
-    if not is_plain_utf8(request):
+    if not is_plain_utf8(environ):
         abort(415, OFFERED)
-    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+    if environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
         abort(501, "Transfer-Encoding can only be chunked.")
-    announced = request.content_length
+    announced = get_content_length(environ)
     if announced is not None and announced > limit:
         abort(413, f"The body is over the limit of {limit} bytes.")
-    body = read_stream(request, limit + 1)
+    body = read_stream(environ, limit + 1)
     if len(body) > limit:
         abort(413, f"The body is over the limit of {limit} bytes.")
     if announced is not None and len(body) < announced:
         abort(400, "The body ended before its Content-Length.")
-    request.environ[BODY_READ] = len(body)
+    environ[BODY_READ] = len(body)
     return body
 
 
-def read_stream(request: Request, size: int) -> bytes:
+def read_stream(environ: Environ, size: int) -> bytes:
     """At most `size` bytes of the body; 400 or 408 where the server could not read them."""
     try:
-        return request.stream.read(size)
+        return get_input_stream(environ).read(size)
     except (BlockingIOError, TimeoutError):
         abort(408, "The body did not arrive in time; send it again.")
     except Exception:  # noqa: BLE001 - each WSGI server has its own for a malformed or cut chunk
@@ -200,53 +222,60 @@ def complaint(text: str, error: str) -> str:
 
 def json_response(
     content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+) -> Answer:
     """`content` as compact JSON with a final newline."""
-    body = msgspec.json.encode(content) + NEWLINE
-    return Response(body, status, headers, content_type="application/json")
+    return Answer(as_json(content), status, headers, content_type=JSON)
 
 
-def digests_response(names: Iterable[str]) -> Response:
+def as_json(content: object) -> bytes:
+    """Compact JSON with a final newline."""
+    return msgspec.json.encode(content) + NEWLINE
+
+
+def digests_response(names: Iterable[str]) -> Answer:
     """A line of JSON for each digest."""
     body = "".join([f'{{"digest":"{name}"}}\n' for name in names])
-    return Response(body, content_type=NDJSON)
+    return Answer(body, content_type=NDJSON)
 
 
-def text_response(message: bytes) -> Response:
-    """`message` as it is, in UTF-8."""
-    return Response(message, content_type="text/plain; charset=utf-8")
-
-
-def cacheable(response: Response, etag: str) -> Response:
-    """`response` for any cache, for ever; 304 where the client has it (RFC 9110, section 13.1.2).
+def cacheable(body: bytes, content_type: str, etag: str, **headers: str) -> Answer:
+    """A message for any cache, for ever; 304 where the client has it (RFC 9110, section 13.1.2).
 
     A message never changes under its digest, so `etag` names one representation of it for good.
     """
-    response.headers["ETag"] = f'"{etag}"'
-    response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    if request.if_none_match.contains_weak(etag):
-        response.status_code = 304
-        response.set_data(b"")
-        del response.headers["Content-Type"], response.headers["Content-Length"]
-    return response
+    headers = {
+        **headers,
+        "ETag": f'"{etag}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+    }
+    given = request.environ.get("HTTP_IF_NONE_MATCH")
+    if given and parse_etags(given).contains_weak(etag):
+        answer = Answer(b"", 304, headers)
+        del answer.headers["Content-Type"], answer.headers["Content-Length"]
+        return answer
+    return Answer(body, 200, headers, content_type=content_type)
 
 
-def seal(response: Response) -> Response:
-    """What every answer has, an error too: no sniffing, and no body left on the connection.
+def sealed(application: WSGIApplication) -> WSGIApplication:
+    """`application`, whose every answer, an error too, forbids sniffing and leaves no body unread.
 
     An answer that comes before the body was read closes the connection (RFC 9112, section 9.6):
     reading what is left would let a client hold the thread with what was refused already.
     """
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.method == "OPTIONS" and response.status_code == 200:
-        response.status_code = 204  # Flask's own answer is an empty HTML page
-        del response.headers["Content-Type"]
-    if has_body(request) and BODY_READ not in request.environ:
-        response.headers["Connection"] = "close"
-    return response
+
+    def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            headers.append(("X-Content-Type-Options", "nosniff"))
+            if has_body(environ) and BODY_READ not in environ:
+                headers.append(("Connection", "close"))
+            return start_response(status, headers, exc_info)
+
+        return application(environ, start)
+
+    return wsgi
 
 
-def has_body(request: Request) -> bool:
+def has_body(environ: Environ) -> bool:
     """Whether a body comes with the request (RFC 9112, section 6.3)."""
-    length = request.environ.get("CONTENT_LENGTH") or "0"
-    return length != "0" or "HTTP_TRANSFER_ENCODING" in request.environ
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return length != "0" or "HTTP_TRANSFER_ENCODING" in environ

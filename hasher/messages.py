@@ -6,27 +6,30 @@ from flask import Blueprint, Response, abort, current_app, request
 
 from hasher import media, permission
 from hasher.digest import digest, verified
+from hasher.lean import Environ
 from hasher.stores import Store
 
 messages = Blueprint("messages", __name__)
-messages.before_request(permission.require_token)
 
 
 @messages.post("/messages")
 def post_message() -> Response:
     """Store the message in the body: 201 when it is new, 200 when it was stored already."""
-    if request.mimetype == media.NDJSON:
-        return post_messages()
-    message = media.read_message(request, current_app.config["MAX_MESSAGE_BYTES"])
+    environ = request.environ
+    config = current_app.config
+    permission.require(environ, config["WRITE_TOKENS"])
+    if media.media_type(environ) == media.NDJSON:
+        return post_messages(environ)
+    message = media.read_message(environ, config["MAX_MESSAGE_BYTES"])
     name = digest(message)
     status = 201 if store().put(name, message) else 200
     return media.json_response({"digest": name}, status, {"Location": f"/messages/{name}"})
 
 
-def post_messages() -> Response:
+def post_messages(environ: Environ) -> Response:
     """Store the messages in the lines of the body: 200 with the digest of each."""
     limits = current_app.config["MAX_BULK_BYTES"], current_app.config["MAX_MESSAGE_BYTES"]
-    found = media.read_messages(request, *limits)
+    found = media.read_messages(environ, *limits)
     names = [digest(message) for message in found]
     store().put_many(list(dict(zip(names, found, strict=True)).items()))
     return media.digests_response(names)
@@ -35,17 +38,16 @@ def post_messages() -> Response:
 @messages.get("/messages/<digest:name>")
 def get_message(name: str) -> Response:
     """The message as JSON."""
-    message = read(name)
-    return media.cacheable(media.json_response({"message": message.decode()}), etag=name)
+    body = media.as_json({"message": read(name).decode()})
+    return media.cacheable(body, media.JSON, etag=name)
 
 
 @messages.get("/messages/<digest:name>.txt")
 def get_text(name: str) -> Response:
     """The message itself, with a digest header that equals the one in the address (RFC 9530)."""
-    message = read(name)
-    response = media.cacheable(media.text_response(message), etag=f"{name}.txt")
-    response.headers["Repr-Digest"] = f"sha-256=:{b64encode(bytes.fromhex(name)).decode()}:"
-    return response
+    digest_in_base64 = b64encode(bytes.fromhex(name)).decode()
+    proof = {"Repr-Digest": f"sha-256=:{digest_in_base64}:"}
+    return media.cacheable(read(name), media.TEXT, etag=f"{name}.txt", **proof)
 
 
 def read(name: str) -> bytes:

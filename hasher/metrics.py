@@ -7,6 +7,8 @@ variable, under `flask run` say, they are this process's own.
 
 import os
 import platform
+from functools import cache
+from typing import Any
 
 from flask import Blueprint, Flask, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -81,6 +83,13 @@ BUILD = Gauge(
 METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 NEW, REPEATED = MESSAGES.labels("new"), MESSAGES.labels("repeated")
 
+
+@cache
+def labelled(metric: Any, *values: object) -> Any:
+    """`metric` with these labels; prometheus-client takes longer to find it again."""
+    return metric.labels(*values)
+
+
 metrics = Blueprint("metrics", __name__)
 
 
@@ -120,21 +129,25 @@ class Metrics(Observer):
         method = exchange.method if exchange.method in METHODS else "other"
         route = exchange.route or "other"
         IN_FLIGHT.dec()
-        REQUESTS.labels(method, route, exchange.status).inc()
-        DURATION.labels(method, route).observe(exchange.duration)
-        RECEIVED.inc(exchange.received)
-        SENT.inc(exchange.sent)
+        labelled(REQUESTS, method, route, exchange.status).inc()
+        labelled(DURATION, method, route).observe(exchange.duration)
+        if exchange.received:
+            RECEIVED.inc(exchange.received)
+        if exchange.sent:
+            SENT.inc(exchange.sent)
         if exchange.fault == "damaged":
             DAMAGED.inc()
 
     def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        STORE_DURATION.labels(operation).observe(duration)
+        labelled(STORE_DURATION, operation).observe(duration)
         if error:
             STORE_ERRORS.labels(operation, self._kind(error)).inc()
 
     def stored(self, new: int, repeated: int) -> None:
-        NEW.inc(new)
-        REPEATED.inc(repeated)
+        if new:
+            NEW.inc(new)
+        if repeated:
+            REPEATED.inc(repeated)
 
     def _kind(self, error: Exception) -> str:
         kinds = (word for kind, word in self._kinds.items() if isinstance(error, kind))

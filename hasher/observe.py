@@ -8,9 +8,9 @@ from time import perf_counter
 from typing import Any, TypeVar, cast
 
 import msgspec
-from flask import Flask, Response, request
 
-from hasher.media import BODY_READ
+from hasher.lean import Environ
+from hasher.media import BODY_READ, WSGIApplication
 from hasher.stores import Store
 
 T = TypeVar("T")
@@ -56,51 +56,55 @@ class Observer:
 current: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
-def register(app: Flask, observers: Sequence[Observer]) -> None:
-    """Give every request of `app` an id, and tell `observers` of each."""
-    serve = app.wsgi_app
-    app.after_request(note_answer)
+def observed(application: WSGIApplication, observers: Sequence[Observer]) -> WSGIApplication:
+    """`application`, each of whose requests has an id, and of which `observers` are told."""
 
-    def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
         started = perf_counter()
         exchange = environ[EXCHANGE] = Exchange(
-            id=request_id(environ.get("HTTP_X_REQUEST_ID", "")),
+            id=request_id(environ.get("HTTP_X_REQUEST_ID")),
             method=environ["REQUEST_METHOD"],
             path=environ.get("PATH_INFO", ""),
             client=environ.get("REMOTE_ADDR", ""),
         )
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            note_answer(exchange, environ, status, headers)
+            headers.append(("X-Request-ID", exchange.id))
+            return start_response(status, headers, exc_info)
+
         current.set(exchange)
         for observer in observers:
             observer.began()
         try:
-            return serve(environ, start_response)
+            return application(environ, start)
         finally:
             exchange.duration = perf_counter() - started
             for observer in observers:
                 observer.ended(exchange)
 
-    app.wsgi_app = wsgi  # type: ignore[method-assign] # as Flask's documentation does
+    return wsgi
 
 
-def request_id(given: str = "") -> str:
+def request_id(given: str | None = None) -> str:
     """`given`, where a front has chosen an id that is harmless in a log; a new one otherwise."""
-    return given if WELL_FORMED.fullmatch(given) else os.urandom(16).hex()
+    return given if given and WELL_FORMED.fullmatch(given) else os.urandom(16).hex()
 
 
-def note_answer(response: Response) -> Response:
-    """Keep what `response` is, and tell the client the request's id."""
-    exchange: Exchange = request.environ[EXCHANGE]
-    if request.url_rule:
-        exchange.route = request.url_rule.rule.replace("digest:name", "digest")
-    exchange.status = response.status_code
-    exchange.received = request.environ.get(BODY_READ, 0)
+def note_answer(
+    exchange: Exchange, environ: Environ, status: str, headers: Sequence[tuple[str, str]]
+) -> None:
+    """Keep what is answered to the request in `environ`."""
+    exchange.status = int(status[:3])
+    exchange.received = environ.get(BODY_READ, 0)
     if exchange.method != "HEAD":
-        exchange.sent = response.content_length or 0
-    response.headers["X-Request-ID"] = exchange.id
-    return response
+        exchange.sent = int(dict(headers).get("Content-Length", 0))
+    rule = environ["werkzeug.request"].url_rule
+    if rule:
+        exchange.route = rule.rule.replace("digest:name", "digest")
 
 
-def observed(store: Store, observers: Sequence[Observer]) -> Store:
+def observed_store(store: Store, observers: Sequence[Observer]) -> Store:
     """`store`, whose time counts as its request's, and of which `observers` are told."""
     return cast("Store", ObservedStore(store, observers))
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasher import create_app
-from hasher.observe import Exchange, Observer, observed, request_id
+from hasher.observe import Exchange, Observer, observed_store, request_id
 from hasher.settings import Settings
 from hasher.stores.memory import MemoryStore
 
@@ -98,7 +98,7 @@ def test_ids_differ() -> None:
 
 
 def test_each_operation_of_the_store_is_told_once(notes: Notes) -> None:
-    store = observed(MemoryStore(limit=10_000), [notes])
+    store = observed_store(MemoryStore(limit=10_000), [notes])
     assert store.put(FOO, b"foo")
     assert not store.put(FOO, b"foo")
     assert store.put_many([(FOO, b"foo"), ("0" * 64, b"")]) == 1
@@ -109,7 +109,9 @@ def test_each_operation_of_the_store_is_told_once(notes: Notes) -> None:
 
 
 def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
-    client = create_app(Settings(), store=observed(MemoryStore(limit=0), [notes])).test_client()
+    client = create_app(
+        Settings(), store=observed_store(MemoryStore(limit=0), [notes])
+    ).test_client()
     assert client.post("/messages", json={"message": "foo"}).status_code == 507
     assert notes.operations == [("put", "StoreFull")]
     assert (notes.new, notes.repeated) == (0, 0)
@@ -117,7 +119,7 @@ def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
 
 def test_what_a_store_has_beyond_the_contract_is_still_there() -> None:
     tally = [0]
-    store = observed(MemoryStore(limit=10_000), [])
+    store = observed_store(MemoryStore(limit=10_000), [])
     store.tally_in(tally)  # type: ignore[attr-defined]
     store.put(FOO, b"foo")
     assert tally == [1]

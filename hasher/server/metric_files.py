@@ -68,9 +68,8 @@ def use(worker: Any) -> None:
     """Let prometheus-client, in the process of `worker`, keep its values in those files."""
     from prometheus_client import values  # noqa: PLC0415 - an extra, which metrics=off does without
 
-    values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
-        lambda: worker.metric_files
-    )
+    files = worker.metric_files
+    values.ValueClass = values.MultiProcessValue(lambda: files)  # type: ignore[no-untyped-call]
 
 
 def release(worker: Any) -> None:
