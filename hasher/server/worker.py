@@ -3,6 +3,7 @@
 Written against gunicorn 27; each override says which trap it closes.
 """
 
+import gc
 import logging
 import socket
 import struct
@@ -24,6 +25,7 @@ from hasher.observe import request_id
 from hasher.server.draining import begun
 
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
+GARBAGE = 50_000  # objects that are made before cycles among them are looked for
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
 
 MALFORMED = (400, "Bad Request", "The request is not valid HTTP.")
@@ -66,6 +68,9 @@ class Worker(ThreadWorker):
         """Tell the application what gunicorn does not, and do what gunicorn does not let it."""
         super().load_wsgi()
         self.wsgi = attended(self.wsgi)
+        # What is loaded by now stays; and requests leave no cycles to be looked for often.
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Wait for a connection's first byte in the poller; gunicorn waits for 5 s in a thread."""
