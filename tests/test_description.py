@@ -46,13 +46,17 @@ def test_it_has_every_route_and_no_other(app: Flask, description: Any) -> None:
 
 def test_it_knows_the_limit(description: Any) -> None:
     too_large = description["components"]["responses"]["TooLarge"]
-    assert too_large["description"] == "The body is over 1000 bytes."
+    assert "over 1000 bytes" in too_large["description"]
+    assert "over 16777216 together" in too_large["description"]
     assert "{max" not in str(description)
 
 
 def test_every_reference_leads_somewhere_and_nothing_lies_idle(description: Any) -> None:
     references = set(re.findall(r"'\$ref': '#/components/([^']+)'", str(description)))
     parts = {
-        f"{kind}/{name}" for kind, named in description["components"].items() for name in named
+        f"{kind}/{name}"
+        for kind, named in description["components"].items()
+        for name in named
+        if kind != "securitySchemes"  # which are named without a reference
     }
     assert references == parts

@@ -1,6 +1,7 @@
 """What the service shows to people: the page, its description (OpenAPI), and a reference of it."""
 
 from importlib.resources import files
+from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template
 
@@ -29,13 +30,14 @@ HEADERS = {
 @page.get("/", strict_slashes=False)  # no redirect from the empty path of `GET http://host`
 def index() -> Response:
     """The page on which a person stores and reads messages."""
-    return own(render_template("index.html", limit=limit()), "text/html; charset=utf-8")
+    html = render_template("index.html", limit=current_app.config["MAX_MESSAGE_BYTES"])
+    return own(html, "text/html; charset=utf-8")
 
 
 @page.get("/docs")
 def docs() -> Response:
     """The API's reference, made from the description."""
-    description = described(limit())
+    description = own_description()
     html = render_template("docs.html", api=resolved(description, description))
     return own(html, "text/html; charset=utf-8")
 
@@ -43,7 +45,7 @@ def docs() -> Response:
 @page.get("/openapi.json")
 def openapi() -> Response:
     """The API's description, as a program reads it."""
-    return media.json_response(described(limit()), headers=HEADERS)
+    return media.json_response(own_description(), headers=HEADERS)
 
 
 @page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
@@ -57,7 +59,7 @@ def own(body: str | bytes, content_type: str) -> Response:
     return Response(body, headers=HEADERS, content_type=content_type)
 
 
-def limit() -> int:
-    """The largest message that is taken, in bytes."""
-    size: int = current_app.config["MAX_MESSAGE_BYTES"]
-    return size
+def own_description() -> dict[str, Any]:
+    """The description of this service, with its limits."""
+    config = current_app.config
+    return described(config["MAX_MESSAGE_BYTES"], config["MAX_BULK_BYTES"])

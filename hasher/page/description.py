@@ -8,9 +8,10 @@ import msgspec
 TEXT = (files(__package__) / "openapi.json").read_text(encoding="utf-8")
 
 
-def described(max_message_bytes: int) -> dict[str, Any]:
-    """The description of a service that takes messages of up to so many bytes."""
+def described(max_message_bytes: int, max_bulk_bytes: int) -> dict[str, Any]:
+    """The description of a service that takes so many bytes in a message, and in many together."""
     text = TEXT.replace("{max_message_bytes}", str(max_message_bytes))
+    text = text.replace("{max_bulk_bytes}", str(max_bulk_bytes))
     return msgspec.json.decode(text, type=dict[str, Any])
 
 
