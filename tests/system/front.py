@@ -1,15 +1,41 @@
 """The shipped nginx configuration before three instances on one Redis, all real."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from deploy.fleet import configured
 from tests.servers import RedisServer, free_ports, program, until
-from tests.system.service import Client, Service
+from tests.system.description import DESCRIPTION, Answers
+from tests.system.service import ROOT, Client, Service
+
+CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
+CACHE = {"schema": {"enum": ["MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "HIT"]}}
+RETRY = {"Retry-After": {"required": True, "schema": {"type": "integer", "const": 1}}}
+
+
+def own_error(status: str, body: str) -> dict[str, Any]:
+    """The description of an error of nginx's own."""
+    headers = DESCRIPTION["components"]["responses"]["Failed"]["headers"]
+    return {
+        "headers": headers | (RETRY if status == "503" else {}),
+        "content": {"application/json": {"schema": {"const": json.loads(body)}}},
+    }
+
+
+# What nginx adds: X-Cache, and the errors in its configuration, of which the 405 has no Allow.
+THROUGH_NGINX = Answers(
+    headers={"X-Cache": CACHE},
+    own={
+        status: own_error(status, body)
+        for status, body in re.findall(r"return (\d+) '(.+)\\n';", CONFIGURATION)
+    },
+)
 
 
 class Front(Service):
@@ -17,6 +43,8 @@ class Front(Service):
 
     Of the commented blocks, those that are named are used; `changes` are texts to be replaced.
     """
+
+    answers = THROUGH_NGINX
 
     def __init__(self, folder: Path, instances: list[int], *blocks: str, **changes: str) -> None:
         executable = program("nginx", "nginx")

@@ -15,6 +15,7 @@ class Load:
     """Threads that each store a new message, read it back at once, and count what happens.
 
     A request that gets no answer counts as "failed"; one that the service refuses, as its status.
+    An answer that is not as described counts as "undescribed", and fails the test at the end.
     """
 
     def __init__(self, service: Service, clients: int = 8) -> None:
@@ -22,6 +23,7 @@ class Load:
         self.outcomes: Counter[object] = Counter()
         self.acknowledged: list[str] = []
         self.durations: list[float] = []
+        self.undescribed: list[AssertionError] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._client, args=(n,)) for n in range(clients)]
@@ -35,6 +37,8 @@ class Load:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
+        if self.undescribed:
+            raise self.undescribed[0]
 
     @property
     def sent(self) -> int:
@@ -85,6 +89,9 @@ class Load:
                 outcome = "altered"
         except (OSError, HTTPException):
             outcome = "failed"
+        except AssertionError as error:
+            outcome = "undescribed"
+            self.undescribed.append(error)
         with self._lock:
             self.outcomes[outcome] += 1
             self.durations.append(time.monotonic() - started)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.servers import PATIENCE, until
-from tests.system import description
+from tests.system.description import Answers, take_request
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -42,13 +42,17 @@ class Answer:
         return json.loads(self.body)
 
 
+DESCRIBED = Answers()
+
+
 class Client:
     """One connection, on which raw bytes are sent and whole answers read.
 
-    Each answer is checked against the description of the API.
+    Each answer is checked: it must be one of `answers`.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, answers: Answers = DESCRIBED) -> None:
+        self.answers = answers
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.stream = self.socket.makefile("rb")
         self.sent = bytearray()
@@ -88,8 +92,8 @@ class Client:
             return self.receive(method)
         empty = method == "HEAD" or status in {204, 304}
         body = b"" if empty else self.stream.read(int(headers["Content-Length"]))
-        request = description.take_request(self.sent)
-        description.check(request, status, headers, None if method == "HEAD" else body)
+        request = take_request(self.sent)
+        self.answers.check(request, status, headers, None if method == "HEAD" else body)
         return Answer(status, headers, body)
 
     def is_closed(self) -> bool:
@@ -102,6 +106,8 @@ class Client:
 
 class Service:
     """One gunicorn on a free port of 127.0.0.1, with its log in a file."""
+
+    answers = DESCRIBED
 
     def __init__(
         self,
@@ -172,24 +178,27 @@ class Service:
 
     def connect(self) -> Client:
         """A connection on which nothing was sent yet."""
-        return Client(self.port)
+        return Client(self.port, self.answers)
 
     def request(
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = PATIENCE,
     ) -> Answer:
-        """One request on a connection of its own; its answer is as the description says."""
+        """One request on a connection of its own; its answer is as the description says.
+
+        A body in parts is sent in chunks.
+        """
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             answer = Answer(response.status, dict(response.getheaders()), response.read())
-            body = None if method == "HEAD" else answer.body
-            description.check((method, path), answer.status, answer.headers, body)
+            read = None if method == "HEAD" else answer.body
+            self.answers.check((method, path), answer.status, answer.headers, read)
             return answer
         finally:
             connection.close()

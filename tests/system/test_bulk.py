@@ -1,6 +1,5 @@
 """Many messages in one request, on every store, while others go on."""
 
-import http.client
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -60,13 +59,11 @@ def test_single_requests_go_on_meanwhile(service: Service, record_property: Reco
 
 
 def test_a_chunked_body_is_taken(service: Service) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
     texts = [f"chunked {number}" for number in range(1000)]
-    connection.request("POST", "/messages", iter([lines(texts[:500]), lines(texts[500:])]), NDJSON)
-    answer = connection.getresponse()
+    body = iter([lines(texts[:500]), lines(texts[500:])])
+    answer = service.request("POST", "/messages", body, NDJSON)
     assert answer.status == 200
-    assert len(answer.read().splitlines()) == 1000
-    connection.close()
+    assert len(answer.body.splitlines()) == 1000
 
 
 def test_a_body_over_the_limit_is_refused_unread(service: Service) -> None:

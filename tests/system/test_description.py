@@ -1,13 +1,14 @@
 """The description against the service, by schemathesis; and the check of every answer by itself."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from jsonschema_rs import ValidationError
 
-from tests.system.description import check, item_of, take_request
-from tests.system.service import BIN, Service
+from tests.system.description import item_of, take_request
+from tests.system.front import THROUGH_NGINX
+from tests.system.service import BIN, DESCRIBED, ROOT, Service
 
 NAME = "0" * 64
 SCHEMATHESIS = [
@@ -29,6 +30,7 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
     ended = subprocess.run(
         [str(BIN / "schemathesis"), "run", str(file), "--url", url, *SCHEMATHESIS],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.system.ndjson"},
         capture_output=True,
         text=True,
         check=False,
@@ -43,18 +45,30 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
     assert "Traceback" not in service.log
 
 
-SEALED = {"X-Content-Type-Options": "nosniff"}
+SEALED = {"X-Content-Type-Options": "nosniff", "X-Request-ID": "mine-1"}
 ERROR = {**SEALED, "Content-Type": "application/json", "Cache-Control": "no-store"}
 MISSING = b'{"error":"Message not found."}\n'
 READ = ("GET", f"/messages/{NAME}")
+STORE = ("POST", "/messages")
+MANY = {**SEALED, "Content-Type": "application/x-ndjson"}
+STORED = f'{{"digest":"{NAME}"}}\n'.encode()
+CHALLENGED = {**ERROR, "WWW-Authenticate": 'Bearer realm="hasher"'}
+
+
+def without(headers: dict[str, str], name: str) -> dict[str, str]:
+    """The headers but one."""
+    return {key: value for key, value in headers.items() if key != name}
 
 
 def test_an_answer_as_described_is_accepted() -> None:
-    check(READ, 404, ERROR, MISSING)
-    check(("HEAD", READ[1]), 404, ERROR, None)
-    check(("DELETE", READ[1]), 405, {**ERROR, "Allow": "GET"}, b'{"error":"x"}')
-    check(("GET", "/nowhere"), 404, ERROR, b'{"error":"x"}')
-    check(None, 400, ERROR, b'{"error":"x"}')
+    for answers in (DESCRIBED, THROUGH_NGINX):
+        answers.check(READ, 404, ERROR, MISSING)
+        answers.check(("HEAD", READ[1]), 404, ERROR, None)
+        answers.check(("DELETE", READ[1]), 405, {**ERROR, "Allow": "GET"}, b'{"error":"x"}')
+        answers.check(("GET", "/nowhere"), 404, ERROR, b'{"error":"x"}')
+        answers.check(STORE, 200, MANY, STORED * 2)
+        answers.check(STORE, 401, CHALLENGED, b'{"error":"x"}')
+        answers.check(None, 400, ERROR, b'{"error":"x"}')
 
 
 @pytest.mark.parametrize(
@@ -68,6 +82,13 @@ def test_an_answer_as_described_is_accepted() -> None:
         (READ, 404, {**ERROR, "Cache-Control": "public"}, MISSING),
         (READ, 404, {**ERROR, "Set-Cookie": "a=b"}, MISSING),
         (READ, 404, SEALED, b""),
+        (READ, 404, without(ERROR, "X-Request-ID"), MISSING),
+        (READ, 404, {**ERROR, "X-Request-ID": ""}, MISSING),
+        (STORE, 200, MANY, b""),
+        (STORE, 200, MANY, STORED[:-1]),
+        (STORE, 200, MANY, STORED + b"{}\n"),
+        (STORE, 201, MANY, STORED),
+        (STORE, 401, ERROR, b'{"error":"x"}'),
         (READ, 503, {**ERROR, "Retry-After": "0"}, b'{"error":"x"}'),
         (READ, 503, ERROR, b'{"error":""}'),
         (("HEAD", READ[1]), 404, SEALED, None),
@@ -80,8 +101,33 @@ def test_an_answer_as_described_is_accepted() -> None:
 def test_an_answer_that_is_not_as_described_is_a_failure(
     request_line: tuple[str, str] | None, status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    with pytest.raises((AssertionError, ValidationError)):
-        check(request_line, status, headers, body)
+    for answers in (DESCRIBED, THROUGH_NGINX):
+        with pytest.raises(AssertionError):
+            answers.check(request_line, status, headers, body)
+
+
+OTHER_METHOD = b'{"error":"This address does not take this method."}'
+BUSY = b'{"error":"No instance can answer now; try again in a moment."}'
+
+
+def test_what_nginx_adds_is_accepted_from_nginx_only() -> None:
+    for request_line, status, headers, body in (
+        (READ, 404, {**ERROR, "X-Cache": "MISS"}, MISSING),
+        (("TRACE", "/"), 405, ERROR, OTHER_METHOD),
+        (("GET", "/docs"), 503, {**ERROR, "Retry-After": "1"}, BUSY),
+        (None, 503, {**ERROR, "Retry-After": "1"}, BUSY),
+    ):
+        THROUGH_NGINX.check(request_line, status, headers, body)
+        with pytest.raises(AssertionError):
+            DESCRIBED.check(request_line, status, headers, body)
+    for status, headers, body in (
+        (404, {**ERROR, "X-Cache": "miss"}, MISSING),
+        (405, ERROR, b'{"error":"x"}'),
+        (502, ERROR, BUSY),
+        (503, ERROR, BUSY),
+    ):
+        with pytest.raises(AssertionError):
+            THROUGH_NGINX.check(("GET", "/docs"), status, headers, body)
 
 
 def test_a_target_is_understood_as_the_service_does(service: Service) -> None:

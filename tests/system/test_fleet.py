@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import free_ports, program, until
+from tests.system.front import THROUGH_NGINX
 from tests.system.service import ROOT, Service, is_running
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
@@ -19,6 +20,8 @@ FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 
 class MadeFleet(Service):
     """deploy/fleet.py as make starts it, with ports and a folder of its own."""
+
+    answers = THROUGH_NGINX
 
     def __init__(self, folder: Path) -> None:
         self.port, self.log_file = five_ports(), folder / "log"
