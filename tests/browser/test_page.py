@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -302,23 +302,11 @@ def test_a_service_that_is_gone_loses_nothing(tmp_path: Path, visit: Visit) -> N
         store(page)
 
 
-TOKENS = {"Bearer right", "Bearer later"}
-
-
 @pytest.fixture
-def guarded(visit: Visit, url: str) -> Page:
+def guarded(tmp_path: Path, visit: Visit) -> Iterator[Page]:
     """The page of a service that stores only what comes with a token."""
-    page = visit(url)
-
-    def guard(route: Route) -> None:
-        if route.request.headers.get("authorization") in TOKENS:
-            route.continue_()
-            return
-        headers = {"WWW-Authenticate": 'Bearer realm="hasher"'}
-        route.fulfill(status=401, headers=headers, json={"error": "A token is needed."})
-
-    page.context.route("**/messages", guard)
-    return page
+    with Service(tmp_path / "log", HASHER_WRITE_TOKENS="right,later") as service:
+        yield visit(f"http://127.0.0.1:{service.port}/")
 
 
 def test_a_token_is_asked_for_and_kept_for_this_tab_only(guarded: Page) -> None:
