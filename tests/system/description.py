@@ -28,7 +28,7 @@ class Answers:
     """What may be answered: what is described, and what a front before the service adds to that."""
 
     headers: dict[str, Any] = field(default_factory=dict)
-    """Headers that any answer may have, as the description would have them."""
+    """Headers of any answer that has no other description of them, as the description has them."""
     own: dict[str, Any] = field(default_factory=dict)
     """Answers that any request may get, by status; the same."""
 
@@ -52,7 +52,7 @@ class Answers:
     ) -> None:
         """Fail unless the answer is the one described."""
         given = {name.lower(): headers[name] for name in headers}
-        check_headers({**described.get("headers", {}), **self.headers}, given)
+        check_headers({**self.headers, **described.get("headers", {})}, given)
         check_body(described.get("content", {}), headers.get("Content-Type"), body)
 
 
@@ -116,7 +116,8 @@ def check_headers(described: dict[str, Any], given: dict[str, str]) -> None:
             validate(header["schema"], int(given[name]) if number else given[name])
         else:
             assert not header.get("required"), f"{name} is missing"
-    assert not given.keys() - names - HTTP_S_OWN, "There are headers that are not described."
+    others = given.keys() - names - HTTP_S_OWN
+    assert not others, f"{others} are not described"
 
 
 def check_body(described: dict[str, Any], content_type: str | None, body: bytes | None) -> None:

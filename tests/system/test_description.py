@@ -66,9 +66,9 @@ def test_an_answer_as_described_is_accepted() -> None:
         answers.check(("HEAD", READ[1]), 404, ERROR, None)
         answers.check(("DELETE", READ[1]), 405, {**ERROR, "Allow": "GET"}, b'{"error":"x"}')
         answers.check(("GET", "/nowhere"), 404, ERROR, b'{"error":"x"}')
-        answers.check(STORE, 200, MANY, STORED * 2)
         answers.check(STORE, 401, CHALLENGED, b'{"error":"x"}')
         answers.check(None, 400, ERROR, b'{"error":"x"}')
+    DESCRIBED.check(STORE, 200, MANY, STORED * 2)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ BUSY = b'{"error":"No instance can answer now; try again in a moment."}'
 def test_what_nginx_adds_is_accepted_from_nginx_only() -> None:
     for request_line, status, headers, body in (
         (READ, 404, {**ERROR, "X-Cache": "MISS"}, MISSING),
+        (STORE, 200, {**MANY, "Cache-Control": "no-store"}, STORED * 2),
         (("TRACE", "/"), 405, ERROR, OTHER_METHOD),
         (("GET", "/docs"), 503, {**ERROR, "Retry-After": "1"}, BUSY),
         (None, 503, {**ERROR, "Retry-After": "1"}, BUSY),
