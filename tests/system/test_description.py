@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.description import item_of, take_request
+from tests.servers import until
+from tests.system.description import Answers, item_of, take_request
 from tests.system.front import THROUGH_NGINX
+from tests.system.load import Load
 from tests.system.service import BIN, DESCRIBED, ROOT, Service
 
 NAME = "0" * 64
@@ -129,6 +131,25 @@ def test_what_nginx_adds_is_accepted_from_nginx_only() -> None:
     ):
         with pytest.raises(AssertionError):
             THROUGH_NGINX.check(("GET", "/docs"), status, headers, body)
+
+
+class Refusing(Answers):
+    """Takes no answer."""
+
+    def check(self, *_: object) -> None:
+        raise AssertionError("nothing is as described")
+
+
+def test_what_clients_under_load_are_answered_is_checked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "answers", Refusing())
+    with (
+        pytest.raises(AssertionError, match="nothing is as described"),
+        Load(service, clients=2) as load,
+    ):
+        until(lambda: load.has_sent(10))
+    assert set(load.outcomes) == {"undescribed"}
 
 
 def test_a_target_is_understood_as_the_service_does(service: Service) -> None:
