@@ -153,16 +153,39 @@ def stalls_in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
+class HeadWithBody:
+    """Stands in for the socket of one response, and sends its head with the first of its body.
+
+    gunicorn sends the head by itself. Of a worker that is killed between the two, nginx would have
+    a head, and could not ask another instance any more.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._head: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        """Send `data`, or keep it, if it is the head."""
+        if self._head is None:
+            self._head = data
+        else:
+            self._sock.sendall(self._head + data)
+            self._head = b""
+
+
 def attended(application: WSGIApplication) -> WSGIApplication:
-    """`application`, who knows when the service drains, and can close a connection.
+    """`application`, who knows when the service drains, can close a connection, and is sent whole.
 
     gunicorn drops the application's own header `Connection: close`.
     """
 
     def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            response = start_response.__self__
             if ("Connection", "close") in headers:
-                start_response.__self__.req.force_close()
+                response.req.force_close()
+            if environ["REQUEST_METHOD"] != "HEAD" and int(dict(headers).get("Content-Length", 0)):
+                response.sock = HeadWithBody(response.sock)
             return start_response(status, headers, exc_info)
 
         environ[DRAINING] = begun[0]
