@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run fleet test lint format bench sweep lock screenshots clean
+.PHONY: help run fleet test lint format bench sweep scaling lock screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,6 +44,12 @@ THREADS ?= 32
 sweep: .venv/bench ## Search for the best number of workers and threads here (ten minutes)
 	@$(BIN)/python -m bench --results $(RESULTS) sweep \
 		--seconds $(SECONDS) --stores $(STORES) --threads $(THREADS)
+
+WEIGHED ?= 300000
+
+scaling: .venv/bench ## Hold the capacity model of docs/scaling.md against this machine (three minutes)
+	@$(BIN)/python -m bench --results $(RESULTS) scaling \
+		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(WEIGHED)
 
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --output-file requirements.txt $(LOCK)

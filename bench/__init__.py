@@ -1,5 +1,6 @@
 """hasher measured against what one could use instead, and its knobs' sweet spot found.
 
-`python -m bench` compares, `python -m bench sweep` searches. Nothing here imports hasher: every
-contender is a server that is started, asked over HTTP, and stopped.
+`python -m bench compare` compares, `sweep` searches, and `scaling` holds the capacity model of
+docs/scaling.md against this machine. Nothing here imports hasher: every contender is a server that
+is started, asked over HTTP, and stopped.
 """

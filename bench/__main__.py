@@ -1,12 +1,11 @@
-"""The command line: `python -m bench compare`, `sweep` or `readme`."""
+"""The command line: `python -m bench compare`, `sweep`, `scaling` or `documents`."""
 
 import argparse
 import shutil
 import sys
 from pathlib import Path
 
-from bench import compare, pictures, report, sweep
-from bench.contenders import ROOT
+from bench import compare, documents, pictures, report, scaling, sweep
 from bench.stores import STORES
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,14 +21,12 @@ def main() -> None:
 
 
 def run_comparison(options: argparse.Namespace) -> None:
-    """Compare, keep the figures, and print the tables; README shows those in RESULTS."""
+    """Compare, keep the figures, and print the tables; the documents show those in RESULTS."""
     effort = compare.Effort(options.seconds, options.rounds, options.stored)
     results = compare.compare(effort)
     report.write(results, options.results)
     pictures.bars(results, options.results / "bench.svg")
-    if options.results.resolve() == RESULTS:
-        update_readme(options)
-    print((options.results / "bench.md").read_text())
+    show(options, "bench.md")
 
 
 def run_sweep(options: argparse.Namespace) -> None:
@@ -38,13 +35,21 @@ def run_sweep(options: argparse.Namespace) -> None:
     results = sweep.sweep(effort)
     sweep.write(results, options.results)
     pictures.heat_maps(results, options.results / "sweep.svg")
-    print((options.results / "sweep.md").read_text())
+    show(options, "sweep.md")
 
 
-def update_readme(options: argparse.Namespace) -> None:
-    """Put the kept tables into README."""
-    page = ROOT / "README.md"
-    page.write_text(report.into(page.read_text(), (options.results / "bench.md").read_text()))
+def run_scaling(options: argparse.Namespace) -> None:
+    """Hold the capacity model against this machine, and print how far off it is."""
+    effort = scaling.Effort(options.seconds, options.rounds, options.stored)
+    scaling.write(scaling.scaling(effort), options.results)
+    show(options, "scaling.md")
+
+
+def show(options: argparse.Namespace, tables: str) -> None:
+    """Print what was found; the documents show it too where the figures are those that are kept."""
+    if options.results.resolve() == RESULTS:
+        documents.update()
+    print((options.results / tables).read_text())
 
 
 def parsed() -> argparse.Namespace:
@@ -67,8 +72,14 @@ def parsed() -> argparse.Namespace:
     two.add_argument("--threads", type=positive, default=usual.threads, help="at most")
     two.set_defaults(run=run_sweep)
 
-    three = commands.add_parser("readme", help="put the kept tables into README.md")
-    three.set_defaults(run=update_readme)
+    three = commands.add_parser("scaling", help="the capacity model against this machine")
+    three.add_argument("--seconds", type=positive, default=2, help="of each measurement")
+    three.add_argument("--rounds", type=positive, default=5)
+    three.add_argument("--stored", type=positive, default=300_000, help="to weigh the stores with")
+    three.set_defaults(run=run_scaling)
+
+    four = commands.add_parser("documents", help="put the kept tables into the documents")
+    four.set_defaults(run=lambda _: documents.update())
     return parser.parse_args()
 
 

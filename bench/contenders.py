@@ -56,11 +56,16 @@ def front(folder: Path, core: int | None) -> Iterator[Server]:
     with ExitStack() as stack:
         url = stack.enter_context(STORES["sqlite"](folder))
         backs = [stack.enter_context(instance(folder, core, url)).port for _ in range(3)]
-        (port,) = free_ports(1)
-        conf = configured(folder, port, backs)
-        (folder / "nginx.conf").write_text(re.sub("worker_processes .*;", PROCESSES, conf))
-        command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-        yield stack.enter_context(Server(command, port, folder / "nginx.log", core))
+        yield stack.enter_context(proxy(folder, core, backs))
+
+
+def proxy(folder: Path, core: int | None, instances: list[int]) -> Server:
+    """The front: deploy/nginx.conf before three instances, which must run already."""
+    (port,) = free_ports(1)
+    conf = configured(folder, port, instances)
+    (folder / "nginx.conf").write_text(re.sub("worker_processes .*;", PROCESSES, conf))
+    command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+    return Server(command, port, folder / "nginx.log", core)
 
 
 def on_gunicorn(folder: Path, core: int | None, module: str) -> Server:

@@ -14,7 +14,6 @@ from bench.seeds import SEEDS
 
 Results = dict[str, Any]
 Values = list[float | None]
-BEGIN, END = "<!-- figures of make bench: begin -->", "<!-- figures of make bench: end -->"
 BUSY = 0.1
 WIDTH = 99
 SATURATED = 0.9  # of a core: a load generator that takes more may be what is measured
@@ -222,9 +221,15 @@ def write(results: Results, folder: Path) -> None:
     (folder / "bench.md").write_text(markdown(results))
 
 
-def into(page: str, tables: str) -> str:
-    """`page` with these tables between its two marks, instead of those that are there."""
-    marks = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    if not marks.search(page):
-        raise ValueError(f"The page has no {BEGIN} … {END}.")
-    return marks.sub(lambda _: f"{BEGIN}\n{tables}{END}", page)
+def marks(command: str) -> tuple[str, str]:
+    """The two between which a page shows what a command has measured."""
+    return f"<!-- figures of {command}: begin -->", f"<!-- figures of {command}: end -->"
+
+
+def into(page: str, tables: str, command: str = "make bench") -> str:
+    """`page` with these tables between the two marks of `command`, instead of those there."""
+    begin, end = marks(command)
+    between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    if not between.search(page):
+        raise ValueError(f"The page has no {begin} … {end}.")
+    return between.sub(lambda _: f"{begin}\n{tables}{end}", page)

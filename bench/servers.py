@@ -117,6 +117,14 @@ class Server:
                 rss += int(rest.split()[0]) if name == "Rss" else 0
         return pss * 1024 / 1e6, rss * 1024 / 1e6
 
+    def cpu(self) -> float:
+        """The seconds of a core that its processes have taken so far, of those that live."""
+        ticks = 0
+        for pid in self.pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc_pid_stat(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def pids(self) -> list[int]:
         """The processes of its session."""
         found = []

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import report, sweep
+from bench import capacity, documents, report, scaling, sweep
+from bench.capacity import Demand, cores, masters, room
 from bench.contenders import CONTENDERS, HASHER, TEXTBOOK
 from bench.load import Failed, figures
 from bench.report import Spread, ratios, spread
@@ -154,17 +156,59 @@ def test_what_failed_is_told_once_with_its_reason(results: dict[str, Any]) -> No
 
 
 def test_tables_replace_those_between_the_marks() -> None:
-    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    begin, end = report.marks("make bench")
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
     new = report.into(page, "new \\1\n")
-    assert new == f"before\n{report.BEGIN}\nnew \\1\n{report.END}\nafter\n"
+    assert new == f"before\n{begin}\nnew \\1\n{end}\nafter\n"
     with pytest.raises(ValueError, match="The page has no"):
         report.into("a page without marks", "new\n")
 
 
-def test_the_readme_has_the_kept_tables() -> None:
-    kept = (ROOT / "bench/results/bench.md").read_text()
-    readme = (ROOT / "README.md").read_text()
-    assert report.into(readme, kept) == readme
+def test_the_documents_have_the_kept_tables() -> None:
+    """Where one does not, `.venv/bin/python -m bench documents` puts them there."""
+    assert [page.name for page, text in documents.updated() if page.read_text() != text] == []
+
+
+def test_the_kept_checks_are_those_of_the_kept_figures() -> None:
+    figures = json.loads((ROOT / "bench/results/scaling.json").read_text())
+    assert scaling.markdown(figures) == (ROOT / "bench/results/scaling.md").read_text()
+    assert len(figures["checks"]) == len(scaling.WORKERS) + len(scaling.HITS) + 3
+
+
+def test_workers_add_up_until_the_cores_are_full() -> None:
+    assert capacity.workers(cores=2, rate=1000, count=1) == 1000
+    assert capacity.workers(cores=8, rate=1000, count=4) == 4000
+    assert capacity.workers(cores=2, rate=1000, count=4) == 2000
+    assert capacity.workers(cores=2, rate=1000, load=0.001, count=2) == 1000
+
+
+def test_a_cache_lets_through_what_it_has_not_until_it_is_full_itself() -> None:
+    assert capacity.cached(1000, hits=0, hit=1e-5, miss=1e-4) == 1000
+    assert capacity.cached(1000, hits=0.9, hit=1e-5, miss=1e-4) == pytest.approx(10_000)
+    assert capacity.cached(1000, hits=0.99, hit=1e-5, miss=1e-5) == pytest.approx(100_000)
+    assert capacity.cached(1000, hits=1, hit=1e-5, miss=1e-4) == pytest.approx(100_000)
+
+
+def test_a_deployment_is_made_for_what_reaches_it() -> None:
+    asked = Demand(messages=10**9, reads=1e6, writes=0, hits=0.99)
+    assert room(asked) == 261 * 10**9
+    assert masters(asked) == 17
+    assert masters(replace(asked, messages=10**6)) == 1
+    assert masters(replace(asked, messages=10**8)) == 3  # no cluster has two
+    assert cores(asked, get=1000, post=1000) == 17  # 10,000 a second, of cores that are 60 % busy
+
+
+def test_a_rate_that_was_not_measured_is_not_made_up() -> None:
+    known = capacity.Rates({("GET", "redis"): None}, None)
+    with pytest.raises(ValueError, match="GET on redis was not measured: run make bench"):
+        known.of("GET", "redis")
+    assert capacity.rounded(None) == "not measured"
+    assert capacity.rounded(1234.5) == "1,200"
+
+
+def test_a_check_says_how_far_the_model_is_off() -> None:
+    told = scaling.row(scaling.Check("a load", "requests/s", 1000, [700, 900, 950]))
+    assert told == ["a load", "requests/s", "1,000", "900 (700–950)", "-10%"]
 
 
 def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
@@ -174,7 +218,7 @@ def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
 
 
 def test_nothing_of_hasher_is_imported() -> None:
-    script = "import sys, bench.compare, bench.sweep; print(*sys.modules)"
+    script = "import sys, bench.compare, bench.scaling, bench.sweep; print(*sys.modules)"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]
