@@ -4,28 +4,24 @@ Its folders and its Redis are replaced by the test's own; nothing else is change
 """
 
 import os
-import re
 import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks, replaced
 from tests.servers import RedisServer, free_ports, program, until
 from tests.system.load import Load
 from tests.system.service import BIN, ROOT, Service
 
-README = (ROOT / "deploy" / "README.md").read_text()
-# Each block of shell by the heading above it.
-BLOCKS = {
-    re.findall("^##+ (.+)$", before, re.MULTILINE)[-1]: after.partition("```")[0]
-    for before, after in pairwise(README.split("```sh\n"))
-}
+README = ROOT / "deploy" / "README.md"
+SCRIPTS = [block for block in blocks(README) if block.language == "sh"]
+BLOCKS = {block.heading: block.text for block in SCRIPTS}
 TESTED = {
     "Back up",
     "Check the rules",
@@ -72,10 +68,8 @@ class Machine:
         }
         lines = BLOCKS[heading].splitlines()
         commands = "\n".join(line for line in lines if without is None or without not in line)
-        for place, ours in places.items():
-            commands = commands.replace(place, str(ours))
         ended = subprocess.run(
-            [program("bash", "bash"), "-euc", commands],
+            [program("bash", "bash"), "-euc", replaced(commands, places)],
             env={**os.environ, "HASHER_STORE": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -117,7 +111,7 @@ def unread(service: Service, sent: list[str]) -> list[str]:
 
 def test_every_command_of_the_readme_is_run() -> None:
     assert set(BLOCKS) == TESTED
-    assert README.count("```sh\n") == len(TESTED)
+    assert len(SCRIPTS) == len(TESTED)
 
 
 def test_the_rules_are_checked_as_the_readme_says(machine: Machine) -> None:
