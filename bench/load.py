@@ -37,6 +37,8 @@ class Figures:
     p50: float
     p99: float
     load_cpu: float
+    answered: int
+    """How many messages that were."""
 
 
 def mixed(name: str, reads: int, connections: int = CONNECTIONS) -> Load:
@@ -86,6 +88,7 @@ def figures(said: str, messages: int, cpu: float) -> Figures:
         p50=told["p50"] / 1e3,
         p99=told["p99"] / 1e3,
         load_cpu=cpu / seconds,
+        answered=told["requests"] * messages,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from bench.contenders import CONTENDERS, Contender, hasher
 from bench.load import Failed, mixed, run
+from bench.scaling import Effort, cached_service, reads_through
 from bench.seeds import check, sow, write_digests
 from tests.servers import program
 
@@ -29,6 +30,18 @@ def test_a_contender_is_right_and_can_be_measured(contender: Contender, tmp_path
     assert figures.rate > 0
     assert 0 < figures.p50 <= figures.p99
     assert 0 < pss <= rss
+
+
+def test_what_reads_cost_through_nginx_is_told_apart_from_what_it_has_cached() -> None:
+    program("wrk", "wrk")
+    program("nginx", "nginx")
+    with cached_service(Effort(seconds=1, rounds=1)) as (origin, front, digests):
+        some = reads_through(front, origin, digests, hits=0.5, seconds=1)
+        every = reads_through(front, origin, digests, hits=1, seconds=1)
+    assert 0.3 < some.hits < 0.7
+    assert every.hits == 1
+    assert some.server > every.server == 0
+    assert min(some.front, some.load, every.front, every.load) > 0
 
 
 def test_a_server_that_ends_at_start_says_why(tmp_path: Path) -> None:
