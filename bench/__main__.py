@@ -9,15 +9,20 @@ from bench import compare, documents, pictures, report, scaling, sweep
 from bench.stores import STORES
 
 RESULTS = Path(__file__).parent / "results"
-NEEDED = ("wrk", "taskset")
 
 
 def main() -> None:
     """Do what the command line says."""
     options = parsed()
-    if lacking := [program for program in NEEDED if not shutil.which(program)]:
-        sys.exit(f"{' and '.join(lacking)} must be on the PATH: apt-get install wrk util-linux")
+    require(wrk="wrk", taskset="util-linux")
     options.run(options)
+
+
+def require(**programs: str) -> None:
+    """End, in one line, where one is missing; each with Debian's package of it."""
+    if lacking := [name for name in programs if not shutil.which(name)]:
+        packages = " ".join(programs[name] for name in lacking)
+        sys.exit(f"{' and '.join(lacking)} must be on the PATH: apt-get install {packages}")
 
 
 def run_comparison(options: argparse.Namespace) -> None:
@@ -40,6 +45,7 @@ def run_sweep(options: argparse.Namespace) -> None:
 
 def run_scaling(options: argparse.Namespace) -> None:
     """Hold the capacity model against this machine, and print how far off it is."""
+    require(**{"nginx": "nginx", "redis-server": "redis-server"})
     effort = scaling.Effort(options.seconds, options.rounds, options.stored)
     scaling.write(scaling.scaling(effort), options.results)
     show(options, "scaling.md")
