@@ -27,13 +27,13 @@ TYPED = [
     for document in DOCUMENTS
     if document != OPERATIONS and any(block.language != "text" for block in blocks(document))
 ]
-CI = "they run in .ci/run, each in its quickest form; their parts in test_bench.py"
+BENCH = "takes minutes; test_bench.py runs what it consists of, and each server for a second"
 ELSEWHERE = {
     "make test": "is what runs this test",
     "make lint": "runs in .ci/run, before the tests",
-    "make bench": CI,
-    "make sweep": CI,
-    "make scaling": CI,
+    "make bench": BENCH,
+    "make sweep": BENCH,
+    "make scaling": BENCH,
     "make lock": "asks a package registry for the newest versions, and so is another every day",
 }
 SERVED = re.compile(r"\bmake (run|fleet)\b")
