@@ -1,5 +1,7 @@
 """What every test of the application in this process starts from."""
 
+import signal
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -8,6 +10,9 @@ from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores import Store
 from hasher.stores.memory import MemoryStore
+
+# A shell makes what it starts in the background ignore Ctrl-C, and so what that starts in turn.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -122,11 +122,6 @@ def test_stats_says_how_much_there_is(url: str) -> None:
     assert flask("stats", store=url)[1] == b"messages: 30\nbytes: 3000\nlargest: 100\n"
 
 
-def heed_interrupts() -> None:
-    """Undo what a shell does to the programs that it starts in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_copy_moves_all_messages_and_goes_on_where_it_stopped(
     tmp_path: Path, url: str, server: RedisServer
 ) -> None:
@@ -137,7 +132,6 @@ def test_copy_moves_all_messages_and_goes_on_where_it_stopped(
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=heed_interrupts,  # noqa: PLW1509 - runs nothing else
     )
     with closing(server.client()) as client:
         until(lambda: client.dbsize() > count / 10)

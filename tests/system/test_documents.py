@@ -17,9 +17,8 @@ from typing import Self
 import pytest
 
 from tests.documents import DOCUMENTS, ROOT, Block, blocks, replaced
-from tests.servers import RedisServer, program, until
+from tests.servers import RedisServer, free_ports, program, until
 from tests.system.service import BIN
-from tests.system.test_fleet import five_ports
 
 OPERATIONS = ROOT / "deploy" / "README.md"
 TYPED = [
@@ -67,7 +66,7 @@ class Desk:
         self.project = folder / "hasher"
         shutil.copytree(ROOT, self.project, ignore=LEFT_OUT)
         (self.project / ".venv").symlink_to(ROOT / ".venv")
-        self.port, self.redis = five_ports(), redis
+        self.port, self.redis = free_ports(1)[0], redis
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(SET_UP)}
         self.log = folder / "log"
         self.service: subprocess.Popen[bytes] | None = None

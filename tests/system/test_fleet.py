@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import free_ports, program, until
+from tests.servers import free_ports, in_use, program, until
 from tests.system.front import THROUGH_NGINX
 from tests.system.service import ROOT, Service, is_running
 
@@ -24,7 +23,7 @@ class MadeFleet(Service):
     answers = THROUGH_NGINX
 
     def __init__(self, folder: Path) -> None:
-        self.port, self.log_file = five_ports(), folder / "log"
+        self.port, self.log_file = free_ports(1)[0], folder / "log"
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "deploy/fleet.py", folder / "files"],
@@ -50,20 +49,6 @@ class MadeFleet(Service):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         self.process.wait(60)
-
-
-def five_ports() -> int:
-    """The first of five ports in a row on which nobody listens."""
-    while True:
-        (port,) = free_ports(1)
-        if not any(in_use(number) for number in range(port, port + 5)):
-            return port
-
-
-def in_use(port: int) -> bool:
-    """Whether somebody listens on the port."""
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
