@@ -28,8 +28,11 @@ keepalive = 75
 graceful_timeout = 7
 # All instances of one user would share one control socket.
 control_socket_disable = True
-# By default any client on this machine could rewrite a request's path with headers of these names.
+# By default any client on this machine could rewrite a request's path or scheme with headers. Since
+# no header can, it need not be found out for each request who may send them.
 forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarded_allow_ips = "*"
 # No max_requests: a worker that ends itself can hang on a half-sent request, and empties memory://.
 
 

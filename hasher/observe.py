@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 EXCHANGE = "hasher.exchange"  # in the WSGI environment
+LARGE = 64 * 1024  # bytes of a body that take as long as many requests
 
 
 class Exchange(msgspec.Struct):
@@ -114,13 +115,24 @@ class ObservedStore:
 
     def __init__(self, store: Store, observers: Sequence[Observer]) -> None:
         self._store, self._observers = store, observers
+        self._before_delay: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         """What is not observed, as it is."""
         return getattr(self._store, name)
 
+    def call_before_delays(self, call: Callable[[], None]) -> None:
+        """Have `call` called, in a request's thread, before what may take as long as many requests.
+
+        That is an operation in which the store waits, and the answer with a large message.
+        """
+        self._before_delay = call
+
     def get(self, digest: str) -> bytes | None:
-        return self._observed("get", self._store.get, digest)
+        message = self._observed("get", self._store.get, digest)
+        if message is not None and len(message) > LARGE:
+            self._before_delay()
+        return message
 
     def check(self) -> str | None:
         return self._observed("check", self._store.check)
@@ -140,6 +152,8 @@ class ObservedStore:
             observer.stored(new, count - new)
 
     def _observed(self, operation: str, call: Callable[..., T], *arguments: Any) -> T:
+        if operation in self._store.waits:
+            self._before_delay()
         started = perf_counter()
         error = None
         try:

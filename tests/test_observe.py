@@ -1,12 +1,15 @@
 """What observers are told of requests and of the store."""
 
+from typing import Any
+
 import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hasher import create_app
-from hasher.observe import Exchange, Observer, observed_store, request_id
+from hasher.digest import digest
+from hasher.observe import LARGE, Exchange, Observer, observed_store, request_id
 from hasher.settings import Settings
 from hasher.stores.memory import MemoryStore
 
@@ -115,6 +118,29 @@ def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
     assert client.post("/messages", json={"message": "foo"}).status_code == 507
     assert notes.operations == [("put", "StoreFull")]
     assert (notes.new, notes.repeated) == (0, 0)
+
+
+class Waiting(MemoryStore):
+    """A store that waits for a disk when it writes."""
+
+    waits = frozenset({"put"})
+
+
+def test_others_are_let_go_on_before_what_takes_long() -> None:
+    store: Any = observed_store(Waiting(limit=1_000_000), [])
+    said: list[str] = []
+    store.call_before_delays(lambda: said.append("go on"))
+    store.check()
+    store.get(FOO)
+    assert said == []
+    store.put(FOO, b"foo")
+    assert len(said) == 1
+    assert store.get(FOO) == b"foo"
+    assert len(said) == 1
+    large = bytes(LARGE + 1)
+    store.put(digest(large), large)
+    assert store.get(digest(large)) == large
+    assert len(said) == 3
 
 
 def test_what_a_store_has_beyond_the_contract_is_still_there() -> None:

@@ -1,64 +1,67 @@
-"""gunicorn's threaded worker, with the ways closed in which one client holds up all the others.
+"""gunicorn's threaded worker with another way to its threads, on which no client delays another.
 
-Written against gunicorn 27; each override says which trap it closes.
+Written against gunicorn 27. What answers a request is gunicorn's (`ThreadWorker.handle`); how
+connections come to threads is not: one of the threads leads (hasher/server/lead.py), which takes
+connections and requests alike, and gunicorn's main loop and its queue have no part in it.
 """
 
+import errno
 import gc
 import logging
+import os
+import select
 import socket
 import struct
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
-from functools import partial
 from selectors import EVENT_READ
-from threading import BoundedSemaphore
-from time import monotonic
+from threading import BoundedSemaphore, Thread
+from time import monotonic, sleep
 from typing import Any
 
-import msgspec
-from gunicorn.http import errors
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from hasher.health import DRAINING
-from hasher.observe import request_id
+from hasher.observe import LARGE, request_id
 from hasher.server.draining import begun
+from hasher.server.lead import Lead, LeadersSocket
+from hasher.server.refusals import error_response, refusal
 
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
 GARBAGE = 50_000  # objects that are made before cycles among them are looked for
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
-
-MALFORMED = (400, "Bad Request", "The request is not valid HTTP.")
-CRASHED = (500, "Internal Server Error", "The service failed to answer; its log says why.")
-REFUSED: dict[type[BaseException], tuple[int, str, str]] = {
-    errors.LimitRequestLine: (414, "URI Too Long", "The address is too long."),
-    errors.LimitRequestHeaders: (
-        431,
-        "Request Header Fields Too Large",
-        "The headers are too large.",
-    ),
-    errors.ExpectationFailed: (417, "Expectation Failed", "Expect can only be 100-continue."),
-    errors.UnsupportedTransferCoding: (
-        501,
-        "Not Implemented",
-        "Transfer-Encoding can only be chunked.",
-    ),
-    errors.ConfigurationProblem: CRASHED,
-    # The stubs are of gunicorn 26, which did not have these two.
-    errors.InvalidResponseHeader: CRASHED,  # type: ignore[attr-defined]
-    errors.InvalidResponseHeaderName: CRASHED,  # type: ignore[attr-defined]
-}
+FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
+PAUSE = 0.1  # seconds until connections are accepted again after the system has refused one
 
 Environ = MutableMapping[str, Any]
 WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 
 
+class Connection(TConn):
+    """gunicorn's connection, until when it may be idle, and whether it is in the poller."""
+
+    timeout: float
+    parser: Any
+    polled = False
+
+
 class Worker(ThreadWorker):
-    """A gthread worker on which a client that stalls, or does not hang up, delays nobody."""
+    """A threaded worker on which a client that stalls, or does not hang up, delays nobody.
+
+    A connection is idle, or in the hands of one thread: of whoever has removed it from `idle`.
+    The leader's own stays in the poller meanwhile: nobody polls while the leader is busy.
+    """
 
     def init_process(self) -> None:
         """Cut stalled clients: gthread's own time-outs end with a connection's first byte."""
+        self.lead = Lead(before_hand_over=self.leave_poller)
+        self.connections: set[Connection] = set()
+        self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.ready: deque[Connection] = deque()
         self.lingerers = BoundedSemaphore(max(1, self.cfg.threads // 4))
+        self.is_tls = self.cfg.is_ssl
         for listener in self.sockets:
             cut_stalled_clients(listener)
         logging.getLogger("gunicorn.error").addFilter(stalls_in_one_line)
@@ -67,46 +70,161 @@ class Worker(ThreadWorker):
     def load_wsgi(self) -> None:
         """Tell the application what gunicorn does not, and do what gunicorn does not let it."""
         super().load_wsgi()
-        self.wsgi = attended(self.wsgi)
+        application: Any = self.app.wsgi()
+        application.extensions["store"].call_before_delays(self.lead.hand_over)
+        self.wsgi = attended(self.wsgi, self.lead)
         # What is loaded by now stays; and requests leave no cycles to be looked for often.
         gc.freeze()
         gc.set_threshold(GARBAGE)
 
-    def enqueue_req(self, conn: TConn) -> None:
-        """Wait for a connection's first byte in the poller; gunicorn waits for 5 s in a thread."""
-        if conn.initialized or conn.data_ready:
-            super().enqueue_req(conn)
-            return
-        conn.sock.settimeout(0)
-        conn.timeout = monotonic() + STALL
-        self.pending_conns.append(conn)
-        readable = partial(self.on_pending_socket_readable, conn)
-        self.poller.register(conn.sock, EVENT_READ, readable)
+    def run(self) -> None:
+        """Let the threads answer, and look after them, until the worker is to stop."""
+        for listener in self.sockets:
+            listener.settimeout(0)
+            self.poller.register(listener, EVENT_READ, None)
+        for number in range(self.cfg.threads):
+            Thread(target=self.serve, name=f"requests-{number}", daemon=True).start()
+        while self.alive and self.is_parent_alive():
+            self.look_after(1.0)
+        self.stop()
 
-    def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's
-        """Close the connections idle for the longest where others would not be let in."""
-        super().murder_keepalived(force)  # type: ignore[call-arg]
-        while self.nr_conns >= self.worker_connections:
-            if not (idle := self.keepalived_conns or self.pending_conns):
-                return
-            conn = idle.popleft()
-            self.poller.unregister(conn.sock)
-            self.nr_conns -= 1
-            conn.close()
+    def look_after(self, seconds: float) -> None:
+        """Tell the master that this worker lives, and cut who is idle, then wait for a signal."""
+        self.notify()
+        now = monotonic()
+        for conn in list(self.idle):
+            if conn.timeout <= now and self.claim(conn):
+                self.end(conn)
+        if select.select([self.PIPE[0]], [], [], seconds)[0]:
+            os.read(self.PIPE[0], 4096)
 
-    def handle(self, conn: TConn) -> bool:
-        """Answer one request; end its connection here, where that it is over is known.
+    def stop(self) -> None:
+        """Take no connection any more, and give the requests in hand their time to end.
 
-        gunicorn ends it in the main loop, and there waits up to 2 s for the client to hang up:
-        six clients that do not would keep everybody else waiting for 12 s.
+        Idle connections stay for a moment: a request that is on its way is answered.
         """
-        reuse = super().handle(conn)
-        if reuse is False:
-            if was_left_unread(conn):
-                self.linger(conn.sock)
-            with suppress(OSError):
-                conn.sock.shutdown(socket.SHUT_RDWR)
-        return reuse
+        for listener in self.sockets:
+            self.poller.unregister(listener)
+            listener.close()
+        ends = monotonic() + FAREWELL
+        for conn in list(self.idle):
+            conn.timeout = min(conn.timeout, ends)
+        deadline = monotonic() + self.cfg.graceful_timeout
+        while self.connections and monotonic() < deadline:
+            self.look_after(0.05)
+
+    def serve(self) -> None:
+        """What each of the threads does: answer the next request, again and again."""
+        while True:
+            self.lead.take()
+            self.current = conn = self.next_ready()
+            try:
+                self.answer(conn)
+            except Exception:
+                self.log.exception("A connection ended in an error.")
+                self.end(conn)
+
+    def next_ready(self) -> Connection:
+        """The next connection on which a client has sent something. Only the leader asks."""
+        while not self.ready:
+            for key, _ in self.poller.select():
+                if key.data is None:
+                    self.accept(key.fileobj)
+                elif self.claim(key.data):
+                    self.ready.append(key.data)
+        return self.ready.popleft()
+
+    def leave_poller(self) -> None:
+        """Take the leader's own connection out of the poller, since another will poll."""
+        self.unpoll(self.current)
+
+    def answer(self, conn: Connection) -> None:
+        """Answer what the client has sent, and wait for more, or end the connection."""
+        if self.is_tls:
+            self.lead.hand_over()  # a TLS socket waits for its client by itself
+        reuse = self.handle(conn)
+        while reuse and conn.parser.unreader.buf.getbuffer().nbytes:
+            reuse = self.handle(conn)  # the next request came together with this one
+        if reuse:
+            self.await_request(conn, self.cfg.keepalive if self.alive else FAREWELL)
+        else:
+            self.hang_up(conn)
+
+    def _keepalive_after(self, _conn: TConn, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's
+        """Whether the connection stays: what is left of a body need not be discarded for that.
+
+        The application reads a body whole, or has the connection closed (hasher.media.sealed).
+        """
+        return keepalive
+
+    def accept(self, listener: Any) -> None:
+        """Take a new connection, where there is one and room for it."""
+        if len(self.connections) >= self.worker_connections and not self.make_room():
+            return
+        try:
+            accepted, address = listener.accept()
+            conn = Connection(
+                self.cfg, LeadersSocket(accepted, self.lead), address, listener.getsockname()
+            )
+            conn.data_ready = (
+                True  # once a thread has it: gunicorn would wait for that, in a thread
+            )
+            self.await_request(conn, STALL)
+            self.connections.add(conn)
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.ECONNABORTED, errno.EBADF}:
+                self.log.error("A connection could not be accepted: %s.", error.strerror)  # noqa: TRY400
+                if not self.make_room():
+                    sleep(PAUSE)
+
+    def make_room(self) -> bool:
+        """Close the connection idle for the longest; False where none is idle."""
+        try:
+            conn, _ = self.idle.popitem(last=False)
+        except KeyError:
+            return False
+        self.end(conn)
+        return True
+
+    def await_request(self, conn: Connection, seconds: float) -> None:
+        """Let `conn` be idle for so long."""
+        conn.timeout = monotonic() + seconds
+        if not conn.polled:
+            conn.polled = True
+            self.poller.register(conn.sock, EVENT_READ, conn)
+        self.idle[conn] = None  # from here on, another thread may have it
+
+    def claim(self, conn: Connection) -> bool:
+        """Have a connection that is idle; False where another thread has it."""
+        try:
+            del self.idle[conn]
+        except KeyError:
+            return False
+        return True
+
+    def unpoll(self, conn: Connection) -> None:
+        """Take a connection that this thread has out of the poller."""
+        if conn.polled:
+            conn.polled = False
+            self.poller.unregister(conn.sock)
+
+    def hang_up(self, conn: Connection) -> None:
+        """End a connection after its last answer.
+
+        gunicorn waits up to 2 s for the client to do so, in its main loop: six clients that do not
+        would keep everybody else waiting for 12 s.
+        """
+        if was_left_unread(conn):
+            self.linger(conn.sock)
+        with suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_RDWR)
+        self.end(conn)
+
+    def end(self, conn: Connection) -> None:
+        """Close a connection that this thread has."""
+        self.unpoll(conn)
+        self.connections.discard(conn)
+        conn.close()
 
     def handle_error(
         self,
@@ -128,6 +246,7 @@ class Worker(ThreadWorker):
 
     def linger(self, client: socket.socket) -> None:
         """Discard what `client` still sends; in a few threads at once, so that others answer."""
+        self.lead.hand_over()
         if self.lingerers.acquire(blocking=False):
             try:
                 discard(client)
@@ -173,7 +292,7 @@ class HeadWithBody:
             self._head = b""
 
 
-def attended(application: WSGIApplication) -> WSGIApplication:
+def attended(application: WSGIApplication, lead: Lead) -> WSGIApplication:
     """`application`, who knows when the service drains, can close a connection, and is sent whole.
 
     gunicorn drops the application's own header `Connection: close`.
@@ -189,9 +308,17 @@ def attended(application: WSGIApplication) -> WSGIApplication:
             return start_response(status, headers, exc_info)
 
         environ[DRAINING] = begun[0]
+        if takes_long(environ):
+            lead.hand_over()
         return application(environ, start)
 
     return wsgi
+
+
+def takes_long(environ: Environ) -> bool:
+    """Whether the body of the request may be large."""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    return length > LARGE or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def was_left_unread(conn: TConn) -> bool:
@@ -212,25 +339,3 @@ def discard(client: socket.socket) -> None:
             client.settimeout(left)
             if not client.recv(65536):
                 return
-
-
-def refusal(exc: BaseException) -> tuple[int, str, str]:
-    """The status, reason phrase and sentence for what the HTTP parser or the application raised."""
-    for kind, answer in REFUSED.items():
-        if isinstance(exc, kind):
-            return answer
-    return MALFORMED if isinstance(exc, errors.ParseException) else CRASHED
-
-
-def error_response(status: int, reason: str, sentence: str, name: str) -> bytes:
-    """A whole HTTP response, in the shape of hasher.errors, that closes the connection.
-
-    `name` is the request's id.
-    """
-    body = msgspec.json.encode({"error": sentence}) + b"\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        f"X-Request-ID: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body

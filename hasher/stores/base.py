@@ -48,6 +48,12 @@ class Store(ABC):
     files: ClassVar[int]
     """How many file descriptors the store may hold for each thread that calls it."""
 
+    waits: ClassVar[frozenset[str]]
+    """The methods that wait for a disk or another machine, so that others should go on meanwhile.
+
+    Reading a local file is none: it comes from the system's cache.
+    """
+
     @staticmethod
     @abstractmethod
     def parse(url: str) -> dict[str, Any]:

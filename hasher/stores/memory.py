@@ -51,6 +51,7 @@ class MemoryStore(Store):
     errors: ClassVar[tuple[type[Exception], ...]] = ()
     shared: ClassVar[bool] = False
     files: ClassVar[int] = 0
+    waits: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

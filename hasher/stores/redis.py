@@ -58,6 +58,7 @@ class RedisStore(Store):
     errors: ClassVar[tuple[type[Exception], ...]] = (RedisError, RedisClusterException, OSError)
     shared: ClassVar[bool] = True
     files: ClassVar[int] = 6  # a connection to each server: one, or the masters of a large cluster
+    waits: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
 
     def __init__(self, connect: Callable[[], Any], replicas: int = 0) -> None:
         self._replicas = replicas

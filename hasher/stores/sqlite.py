@@ -127,6 +127,7 @@ class SQLiteStore(Store):
     errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
     shared: ClassVar[bool] = True
     files: ClassVar[int] = 4  # the database, its log, the log's index, and the turn
+    waits: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
 
     _held: weakref.WeakSet[Held]
     _waiting: list[Put]
