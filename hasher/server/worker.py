@@ -13,14 +13,16 @@ import select
 import socket
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from selectors import EVENT_READ
 from threading import BoundedSemaphore, Thread
 from time import monotonic, sleep
 from typing import Any
 
 from gunicorn.http.message import Request
+from gunicorn.http.wsgi import create
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from hasher.health import DRAINING
@@ -28,15 +30,13 @@ from hasher.observe import LARGE, request_id
 from hasher.server.draining import begun
 from hasher.server.lead import Lead, LeadersSocket
 from hasher.server.refusals import error_response, refusal
+from hasher.server.response import WholeResponse
 
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
 GARBAGE = 50_000  # objects that are made before cycles among them are looked for
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 PAUSE = 0.1  # seconds until connections are accepted again after the system has refused one
-
-Environ = MutableMapping[str, Any]
-WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 
 
 class Connection(TConn):
@@ -72,7 +72,6 @@ class Worker(ThreadWorker):
         super().load_wsgi()
         application: Any = self.app.wsgi()
         application.extensions["store"].call_before_delays(self.lead.hand_over)
-        self.wsgi = attended(self.wsgi, self.lead)
         # What is loaded by now stays; and requests leave no cycles to be looked for often.
         gc.freeze()
         gc.set_threshold(GARBAGE)
@@ -149,6 +148,27 @@ class Worker(ThreadWorker):
             self.await_request(conn, self.cfg.keepalive if self.alive else FAREWELL)
         else:
             self.hang_up(conn)
+
+    def handle_request(self, req: Request, conn: TConn) -> bool:
+        """Have the application answer; whether the connection can be used again.
+
+        As gunicorn's, without `max_requests` and the hooks around a request, which are not used.
+        """
+        response: WholeResponse
+        parts = (req, conn.sock, conn.client, conn.server, self.cfg)
+        response, environ = create(*parts, response_class=WholeResponse)  # type: ignore[assignment]
+        environ["wsgi.multithread"] = True
+        environ[DRAINING] = begun[0]
+        if not self.alive:
+            response.force_close()
+        if takes_long(environ):
+            self.lead.hand_over()
+        started = datetime.now(UTC)
+        try:
+            response.send(self.wsgi(environ, response.start_response))
+        finally:
+            self.log.access(response, req, environ, datetime.now(UTC) - started)
+        return not response.should_close()
 
     def _keepalive_after(self, _conn: TConn, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's
         """Whether the connection stays: what is left of a body need not be discarded for that.
@@ -272,50 +292,7 @@ def stalls_in_one_line(record: logging.LogRecord) -> bool:
     return True
 
 
-class HeadWithBody:
-    """Stands in for the socket of one response, and sends its head with the first of its body.
-
-    gunicorn sends the head by itself. Of a worker that is killed between the two, nginx would have
-    a head, and could not ask another instance any more.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._head: bytes | None = None
-
-    def sendall(self, data: bytes) -> None:
-        """Send `data`, or keep it, if it is the head."""
-        if self._head is None:
-            self._head = data
-        else:
-            self._sock.sendall(self._head + data)
-            self._head = b""
-
-
-def attended(application: WSGIApplication, lead: Lead) -> WSGIApplication:
-    """`application`, who knows when the service drains, can close a connection, and is sent whole.
-
-    gunicorn drops the application's own header `Connection: close`.
-    """
-
-    def wsgi(environ: Environ, start_response: Any) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            response = start_response.__self__
-            if ("Connection", "close") in headers:
-                response.req.force_close()
-            if environ["REQUEST_METHOD"] != "HEAD" and int(dict(headers).get("Content-Length", 0)):
-                response.sock = HeadWithBody(response.sock)
-            return start_response(status, headers, exc_info)
-
-        environ[DRAINING] = begun[0]
-        if takes_long(environ):
-            lead.hand_over()
-        return application(environ, start)
-
-    return wsgi
-
-
-def takes_long(environ: Environ) -> bool:
+def takes_long(environ: MutableMapping[str, Any]) -> bool:
     """Whether the body of the request may be large."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     return length > LARGE or "HTTP_TRANSFER_ENCODING" in environ
