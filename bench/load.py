@@ -48,7 +48,7 @@ def mixed(name: str, reads: int, connections: int = CONNECTIONS) -> Load:
 
 GET = mixed("GET", reads=100)
 POST = mixed("POST", reads=0)
-BULK = Load("bulk", "bulk.lua", "5000", messages=5000, connections=4)
+BULK = Load("bulk", "bulk.lua", "20000", messages=20_000, connections=4)
 
 
 def run(load: Load, port: int, digests: Path, seconds: int) -> Figures:

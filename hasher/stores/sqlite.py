@@ -44,6 +44,7 @@ FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1000
 
 PATIENCE = 0.8  # seconds for which a writer waits for others, before it gives up with a 503
 GROUP = 2000  # messages of many that are committed at once, so that others' wait is short
+CACHE = 16 * 1024  # KiB of the file that are kept for writing: the index of some 300,000 messages
 NAP = 0.0005  # seconds between two looks at whether another process has ended its turn
 BUSY = 0.1  # seconds for which SQLite waits for a lock, before it is asked again
 # An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
@@ -118,10 +119,10 @@ class Put:
 class SQLiteStore(Store):
     """A table of messages. Readers wait for nobody; writers take turns and share commits.
 
-    Each thread has a connection of its own. Of the threads that wait to write, one commits the
-    messages of all, so that they share one disk sync. Processes queue for the file `<path>-turn`
-    (flock(2)); for SQLite's own lock they would wait in ever longer naps, and of two busy writers
-    one for seconds.
+    Each thread reads over a connection of its own. Of the threads that wait to write, one commits
+    the messages of all, so that they share one disk sync. Processes queue for the file
+    `<path>-turn` (flock(2)); for SQLite's own lock they would wait in ever longer naps, and of two
+    busy writers one for seconds.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
@@ -130,6 +131,7 @@ class SQLiteStore(Store):
     waits: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
 
     _held: weakref.WeakSet[Held]
+    _writing: Held | None
     _waiting: list[Put]
     _committing: bool
 
@@ -182,9 +184,15 @@ class SQLiteStore(Store):
             )
 
     def put(self, digest: str, message: bytes) -> bool:
-        key = bytes.fromhex(digest)
-        if self._connection().execute(FIND, (key,)).fetchone():
-            return False  # a repeat needs no turn, and no room on a full disk
+        try:
+            return self._put(bytes.fromhex(digest), message)
+        except (StoreFull, sqlite3.Error, OSError):
+            if self.get(digest) is None:
+                raise
+            return False  # a repeat needs no turn to write, and no room on the disk
+
+    def _put(self, key: bytes, message: bytes) -> bool:
+        """Store `message` together with those of other threads; whether it is new."""
         self._outage.require_over()
         put = Put(key, message)
         self._wait(put)
@@ -263,8 +271,12 @@ class SQLiteStore(Store):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is committed, or undone; StoreFull where there is no room for it."""
-        connection = self._connection()
+        """A transaction that is committed, or undone; StoreFull where there is no room for it.
+
+        To be used by who has the turn. All threads write over one connection: what it has read of
+        the file stays right for as long as no other process writes.
+        """
+        connection = self._writer()
         try:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -326,6 +338,14 @@ class SQLiteStore(Store):
             self._held.add(held)
         return held.connection
 
+    def _writer(self) -> sqlite3.Connection:
+        """The connection of whichever thread has the turn to write."""
+        if self._writing is None:
+            self._writing = Held(self._connect())
+            self._held.add(self._writing)
+            self._writing.connection.execute(f"PRAGMA cache_size = -{CACHE}")
+        return self._writing.connection
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path,
@@ -342,9 +362,10 @@ class SQLiteStore(Store):
 
         Those of the parent are kept, since closing them here would drop the parent's locks.
         """
-        self._inherited.append(getattr(self, "_local", None))
+        self._inherited += getattr(self, "_local", None), getattr(self, "_writing", None)
         self._local = threading.local()
         self._held = weakref.WeakSet()
+        self._writing = None
         self._lock = threading.Lock()
         self._waiting = []
         self._committing = False
