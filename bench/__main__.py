@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from bench import compare, documents, pictures, report, scaling, sweep
+from bench.contenders import CONTENDERS
 from bench.stores import STORES
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,7 +28,7 @@ def require(**programs: str) -> None:
 
 def run_comparison(options: argparse.Namespace) -> None:
     """Compare, keep the figures, and print the tables; the documents show those in RESULTS."""
-    effort = compare.Effort(options.seconds, options.rounds, options.stored)
+    effort = compare.Effort(options.seconds, options.rounds, options.stored, tuple(options.only))
     results = compare.compare(effort)
     report.write(results, options.results)
     pictures.bars(results, options.results / "bench.svg")
@@ -68,6 +69,8 @@ def parsed() -> argparse.Namespace:
     one.add_argument("--seconds", type=positive, default=2, help="of each measurement")
     one.add_argument("--rounds", type=positive, default=5)
     one.add_argument("--stored", type=positive, default=1_000_000, help="in a full store")
+    names = [contender.name for contender in CONTENDERS]
+    one.add_argument("--only", action="append", default=[], choices=names, metavar="NAME")
     one.set_defaults(run=run_comparison)
 
     two = commands.add_parser("sweep", help="the best number of workers and threads")

@@ -26,6 +26,12 @@ class Effort:
     rounds: int = 5
     stored: int = 1_000_000
     """How many messages a full store has."""
+    only: tuple[str, ...] = ()
+    """The names of those who take part; empty: all."""
+
+    def takes_part(self, name: str) -> bool:
+        """Whether the contender of that name does."""
+        return not self.only or name in self.only
 
 
 def compare(effort: Effort) -> Results:
@@ -34,11 +40,12 @@ def compare(effort: Effort) -> Results:
     with scratch() as folder:
         about = machine.describe(folder)
     os.sched_setaffinity(0, {load_core})  # wrk and Redis inherit it
+    stores = [store for store in STORES if effort.takes_part(HASHER[store])]
     return {
         "machine": about,
         "effort": {**asdict(effort), "connections": CONNECTIONS, "message_bytes": 100},
         "contenders": rounds(effort, server_core),
-        "growth": {store: growth(store, effort, server_core) for store in STORES},
+        "growth": {store: growth(store, effort, server_core) for store in stores},
     }
 
 
@@ -51,9 +58,10 @@ def scratch() -> Iterator[Path]:
 
 def rounds(effort: Effort, core: int) -> Results:
     """What each contender measured, round by round, each on a server of its own."""
-    found: Results = {contender.name: {"failures": []} for contender in CONTENDERS}
+    chosen = [contender for contender in CONTENDERS if effort.takes_part(contender.name)]
+    found: Results = {contender.name: {"failures": []} for contender in chosen}
     for number in range(effort.rounds):
-        for contender in CONTENDERS:
+        for contender in chosen:
             say(f"round {number + 1} of {effort.rounds}: {contender.name}")
             collect(found[contender.name], one_round(contender, effort.seconds, core))
     return found

@@ -1,4 +1,4 @@
-"""Who is compared, and how each is started: with the settings that README's table states."""
+"""Who is compared, and how each is started."""
 
 import re
 import shutil

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "lua"
 CONNECTIONS = 16
-TIMEOUT = 30  # seconds; wrk's own 2 s are too short for 10,000 messages in one request
+TIMEOUT = 30  # seconds; wrk's own 2 s are too short for 20,000 messages in one request
 
 
 class Failed(Exception):

@@ -9,7 +9,7 @@ from statistics import median
 from textwrap import fill
 from typing import Any
 
-from bench.contenders import FRONT, GO, HASHER, TEXTBOOK
+from bench.contenders import FRONT, GO, HASHER, TEXTBOOK, THREADS
 from bench.seeds import SEEDS
 
 Results = dict[str, Any]
@@ -87,7 +87,7 @@ def growing(store: str, load: str) -> Measured:
     """The ratio of the rate with many stored to that with few, in the same round."""
 
     def measured(results: Results) -> Spread | None:
-        found = results["growth"][store]
+        found = results["growth"].get(store, {"few": {}, "many": {}})
         many, few = ([x["rate"] for x in found[size].get(load, [])] for size in ("many", "few"))
         return ratios(many, few)
 
@@ -96,7 +96,7 @@ def growing(store: str, load: str) -> Measured:
 
 def at_start(figure: str) -> Measured:
     """What hasher takes to start, with its default store."""
-    return lambda results: spread(results["contenders"][MEMORY].get(figure, []))
+    return lambda results: spread(results["contenders"].get(MEMORY, {}).get(figure, []))
 
 
 def in_bulk(contender: str) -> Measured:
@@ -173,7 +173,8 @@ def setting(results: Results) -> str:
     return (
         f"Measured on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['system']}; syncing a page to the disk takes {machine['disk_sync_ms']} ms. "
-        f"The server has one core, wrk (and Redis) another; {effort['connections']} connections "
+        f"The server has one core and, where it has threads, {THREADS} of them; wrk has another "
+        f"core, with Redis, which keeps nothing on the disk; {effort['connections']} connections "
         f"that stay open, messages of {effort['message_bytes']} bytes, {effort['rounds']} "
         f"interleaved rounds of {effort['seconds']} s; medians, with the least and the most. "
         f"“×” is the ratio to “{TEXTBOOK}” in the same round. "

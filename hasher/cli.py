@@ -11,7 +11,7 @@ import msgspec
 from flask.cli import AppGroup
 
 from hasher.digest import DamagedMessage, digest, verified
-from hasher.media import NEWLINE, POST, Post, complaint
+from hasher.media import NEWLINE, Post, from_json
 from hasher.messages import store as store_of_app
 from hasher.progress import Progress
 from hasher.stores import Store, StoreFull, Unusable, open_store
@@ -188,10 +188,9 @@ def parsed(lines: BinaryIO) -> Iterator[Pair]:
     """The messages of an export; ClickException names a line that has none."""
     for number, line in enumerate(lines, 1):
         try:
-            message = POST.decode(line.decode()).message.encode()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            fault = complaint(line.decode(errors="replace"), str(error))
-            raise click.ClickException(f"line {number}: {fault}") from None
+            message = from_json(line)
+        except ValueError as error:
+            raise click.ClickException(f"line {number}: {error}") from None
         yield digest(message), message
 
 

@@ -29,7 +29,10 @@ def register(app: Flask, store: Store) -> None:
 
 def error_response(status: int, sentence: str) -> Response:
     """One error. It is not for caches: what is missing now may exist in a second."""
-    return json_response({"error": sentence}, status, {"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store"}
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return json_response({"error": sentence}, status, headers)
 
 
 def http_error(error: HTTPException) -> Response:
@@ -71,14 +74,13 @@ def unreachable(error: Exception) -> Response:
     """A store that cannot be asked: never a 404, since the message may well be there."""
     exchange = fault("unreachable")
     current_app.logger.error("Request %s: the store cannot be reached: %s", exchange.id, error)
-    response = error_response(503, "The store cannot be reached; try again in a moment.")
-    response.headers["Retry-After"] = "1"
-    return response
+    return error_response(503, "The store cannot be reached; try again in a moment.")
 
 
 def unusable(error: Unusable) -> Response:
     """A store that answers, and that could lose what it is given."""
-    fault("unusable")
+    exchange = fault("unusable")
+    current_app.logger.error("Request %s: the store must not be used: %s.", exchange.id, error)
     return error_response(503, f"The store must not be used: {error}.")
 
 

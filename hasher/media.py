@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 from flask import abort, request
-from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.http import parse_etags, parse_options_header
 from werkzeug.wsgi import get_content_length, get_input_stream
 
@@ -60,7 +59,11 @@ def read_message(environ: Environ, limit: int) -> bytes:
     decode = DECODERS.get(media_type(environ))
     if decode is None:
         abort(415, OFFERED)
-    return decode(read_body(environ, limit))
+    body = read_body(environ, limit)
+    try:
+        return decode(body)
+    except ValueError as error:
+        abort(400, str(error))
 
 
 def read_messages(environ: Environ, limit: int, each: int) -> list[bytes]:
@@ -93,7 +96,7 @@ def from_lines(lines: bytes, first: int, each: int) -> list[bytes]:
     try:
         utf8(lines)
         messages = [post.message.encode() for post in POST.decode_lines(lines)]
-    except (HTTPException, msgspec.DecodeError, RecursionError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         messages = []
     # msgspec does not tell which line is wrong, and takes objects wherever they end.
     ends = lines.count(NEWLINE) + (not lines.endswith(NEWLINE))
@@ -111,8 +114,8 @@ def one_by_one(lines: bytes, first: int, each: int) -> list[bytes]:
             continue
         try:
             messages.append(from_json(line))
-        except BadRequest as error:
-            abort(400, f"line {number}: {(error.description or '').replace('The body', 'it')}")
+        except ValueError as error:
+            abort(400, f"line {number}: {str(error).replace('The body', 'it')}")
         if len(messages[-1]) > each:
             abort(413, f"line {number}: the message is over the limit of {each} bytes.")
     return messages
@@ -174,18 +177,18 @@ def read_stream(environ: Environ, size: int) -> bytes:
 
 
 def from_json(body: bytes) -> bytes:
-    """The `message` of a JSON object, or 400 with what is wrong with it."""
+    """The `message` of a JSON object, or ValueError with what is wrong with it, in a sentence."""
     text = utf8(body)
     try:
         return POST.decode(text).message.encode()
     except RecursionError:
-        abort(400, "The body is not acceptable JSON: it is nested too deep.")
+        raise ValueError("The body is not acceptable JSON: it is nested too deep.") from None
     except msgspec.DecodeError as error:
-        abort(400, complaint(text, str(error)))
+        raise ValueError(complaint(text, str(error))) from None
 
 
 def from_text(body: bytes) -> bytes:
-    """The body itself, or 400 where it is not UTF-8."""
+    """The body itself, or ValueError where it is not UTF-8."""
     utf8(body)
     return body
 
@@ -194,11 +197,11 @@ DECODERS = {"application/json": from_json, "text/plain": from_text}
 
 
 def utf8(body: bytes) -> str:
-    """The body decoded, or 400."""
+    """The body decoded, or ValueError."""
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        abort(400, f"The body is not valid UTF-8 (at byte {error.start}).")
+        raise ValueError(f"The body is not valid UTF-8 (at byte {error.start}).") from None
 
 
 def complaint(text: str, error: str) -> str:

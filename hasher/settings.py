@@ -52,7 +52,11 @@ class Settings(
     ] = 256 * MiB
     max_message_bytes: Annotated[
         int,
-        Meta(ge=1, le=2**28, description="the largest body that `POST` takes, in bytes"),
+        Meta(
+            ge=1,
+            le=2**28,
+            description="the largest body of one message, and the largest of many, in bytes",
+        ),
     ] = 1 * MiB
     max_bulk_bytes: Annotated[
         int,

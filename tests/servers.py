@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 from redis import Redis
@@ -31,9 +31,12 @@ def until(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
 
 def program(name: str, package: str) -> str:
     """The path of a program; the test skips without it, unless FORBID_SKIPS is set, as in CI."""
-    if found := shutil.which(name):
-        return found
     reason = f"{name} is not on the PATH: install Debian's package {package}, say."
+    return shutil.which(name) or skip(reason)
+
+
+def skip(reason: str) -> NoReturn:
+    """End the test as skipped or, where FORBID_SKIPS is set, as failed."""
     if os.environ.get("FORBID_SKIPS"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -229,9 +229,9 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
 
 def test_every_panel_and_rule_works_on_a_real_prometheus(prometheus: Prometheus) -> None:
     until(lambda: prometheus.query("rate(hasher_sent_bytes_total[5s])"))
+    until(lambda: prometheus.query('ALERTS{alertname="HasherDamagedMessages"}'))
     assert [asked for asked in EXPRESSIONS if not prometheus.query(asked)] == []
     until(lambda: prometheus.health() == {"ok"})
-    until(lambda: prometheus.query('ALERTS{alertname="HasherDamagedMessages"}'))
     assert prometheus.query('ALERTS{alertname="HasherAllDown"}') == []
 
 

@@ -195,7 +195,7 @@ def test_a_store_that_works_passes_its_check(store: Store) -> None:
     assert remark is None or not remark.endswith(".")
 
 
-@pytest.mark.parametrize("kind", {MemoryStore, SQLiteStore, RedisStore})
+@pytest.mark.parametrize("kind", [MemoryStore, SQLiteStore, RedisStore])
 def test_a_store_without_a_method_cannot_be_made(kind: type[Store]) -> None:
     for method in Store.__abstractmethods__:
         partial = type("Partial", (kind,), {method: getattr(Store, method)})

@@ -25,7 +25,9 @@ def store_class(url: str) -> type[Store]:
     module, name = STORES[scheme]
     try:
         kind: type[Store] = getattr(import_module(module), name)
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if error.name != "redis":
+            raise
         raise ValueError("needs the package redis: pip install 'redis[hiredis]'") from None
     kind.parse(url)
     return kind

@@ -51,7 +51,7 @@ class Store(ABC):
     waits: ClassVar[frozenset[str]]
     """The methods that wait for a disk or another machine, so that others should go on meanwhile.
 
-    Reading a local file is none: it comes from the system's cache.
+    Reading a local file does not count: it comes from the system's cache.
     """
 
     @staticmethod

@@ -28,6 +28,14 @@ BIN = Path(sys.executable).parent
 PROCFILE = shlex.split((ROOT / "Procfile").read_text().removeprefix("web: "))
 
 
+SET_UP = ("GUNICORN_", "HASHER_", "MAKE", "MFLAGS", "PORT", "PYTEST", "WEB_CONCURRENCY")
+
+
+def plain_environ() -> dict[str, str]:
+    """The environment without what whoever runs the tests has set up for a service of theirs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SET_UP)}
+
+
 @dataclass
 class Answer:
     """An HTTP answer, whole."""
@@ -122,7 +130,7 @@ class Service:
             self.process = subprocess.Popen(
                 [BIN / command[0], *command[1:], *options],
                 cwd=ROOT,
-                env={**os.environ, "HASHER_HOST": "127.0.0.1", "PORT": "0", **env},
+                env={**plain_environ(), "HASHER_HOST": "127.0.0.1", "PORT": "0", **env},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -241,11 +249,10 @@ class Service:
 
 def refused_start(*command: str, **env: str) -> tuple[int, list[str]]:
     """The exit status of a start that should fail, and its lines that are not make's or [INFO]."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env={**clean, **env},
+        env={**plain_environ(), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,23 +1,27 @@
 """Every contender that can run here runs, for a second, and does what hasher does."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench.contenders import CONTENDERS, Contender, hasher
+from bench.contenders import CONTENDERS, HASHER, Contender, hasher
 from bench.load import Failed, mixed, run
 from bench.scaling import Effort, cached_service, reads_through
 from bench.seeds import check, sow, write_digests
-from tests.servers import program
+from tests.documents import ROOT
+from tests.servers import program, skip
 
-HERE = [contender for contender in CONTENDERS if not contender.missing()]
 HALF = mixed("half", reads=50)
 
 
-@pytest.mark.parametrize("contender", HERE, ids=lambda contender: contender.name)
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
 def test_a_contender_is_right_and_can_be_measured(contender: Contender, tmp_path: Path) -> None:
     program("wrk", "wrk")
     program("taskset", "util-linux")
+    if missing := contender.missing():
+        skip(f"{contender.name} needs {', '.join(missing)}.")
     digests = tmp_path / "digests"
     with contender.start(tmp_path, None) as server:
         if contender.stores:
@@ -58,3 +62,32 @@ def test_a_load_that_is_refused_is_no_figure(tmp_path: Path) -> None:
     write_digests(digests, range(10))  # which nobody has stored
     with hasher(tmp_path, None) as server, pytest.raises(Failed, match="requests refused"):
         run(mixed("reads", reads=100), server.port, digests, seconds=1)
+
+
+SHORT = ["--seconds", "1", "--rounds", "1", "--stored", "2000"]
+COMMANDS = {
+    "compare": [*SHORT, "--only", HASHER["memory"]],
+    "sweep": ["--seconds", "1", "--stores", "memory", "--workers", "1", "--threads", "1"],
+    "scaling": SHORT,
+}
+WRITTEN = {
+    "compare": ("bench", ["json", "md", "svg"]),
+    "sweep": ("sweep", ["json", "md", "svg"]),
+    "scaling": ("scaling", ["json", "md"]),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_measures_and_writes_what_it_found(command: str, tmp_path: Path) -> None:
+    for name, package in {"wrk": "wrk", "nginx": "nginx", "redis-server": "redis-server"}.items():
+        program(name, package)
+    bench = [sys.executable, "-m", "bench", "--results", str(tmp_path), command]
+    ended = subprocess.run(
+        [*bench, *COMMANDS[command]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    stem, kinds = WRITTEN[command]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{stem}.{kind}" for kind in kinds]
+    table = (tmp_path / f"{stem}.md").read_text()
+    assert table in ended.stdout
+    assert "memory" in table

@@ -50,7 +50,7 @@ def test_100_000_messages_in_one_request_are_all_there(service: Service) -> None
 def test_single_requests_go_on_meanwhile(service: Service, record_property: Record) -> None:
     with Load(service, clients=4) as load:
         until(lambda: load.has_sent(100))
-        for part in range(1):
+        for part in range(3):
             texts = [f"part {part} number {number} {'x' * 80}" for number in range(100_000)]
             assert service.request("POST", "/messages", lines(texts), NDJSON).status == 200
     record_property("single requests during bulk", f"{service.log_file.parent.name} {load.said()}")

@@ -125,7 +125,7 @@ def test_stats_says_how_much_there_is(url: str) -> None:
 def test_copy_moves_all_messages_and_goes_on_where_it_stopped(
     tmp_path: Path, url: str, server: RedisServer
 ) -> None:
-    count = 200_000
+    count = 100_000
     flask("import", store=url, sent=lines(count))
     process = subprocess.Popen(
         [BIN / "flask", "store", "copy", url, server.url],

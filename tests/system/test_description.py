@@ -115,7 +115,6 @@ BUSY = b'{"error":"No instance can answer now; try again in a moment."}'
 def test_what_nginx_adds_is_accepted_from_nginx_only() -> None:
     for request_line, status, headers, body in (
         (READ, 404, {**ERROR, "X-Cache": "MISS"}, MISSING),
-        (STORE, 200, {**MANY, "Cache-Control": "no-store"}, STORED * 2),
         (("TRACE", "/"), 405, ERROR, OTHER_METHOD),
         (("GET", "/docs"), 503, {**ERROR, "Retry-After": "1"}, BUSY),
         (None, 503, {**ERROR, "Retry-After": "1"}, BUSY),

@@ -18,15 +18,10 @@ import pytest
 
 from tests.documents import DOCUMENTS, ROOT, Block, blocks, replaced
 from tests.servers import RedisServer, free_ports, program, until
-from tests.system.service import BIN
+from tests.system.service import BIN, plain_environ
 
 OPERATIONS = ROOT / "deploy" / "README.md"
-TYPED = [
-    document
-    for document in DOCUMENTS
-    if document != OPERATIONS and any(block.language != "text" for block in blocks(document))
-]
-BENCH = "takes minutes; test_bench.py runs what it consists of, and each server for a second"
+BENCH = "takes minutes; test_bench.py runs its command, and each server, for a second"
 ELSEWHERE = {
     "make test": "is what runs this test",
     "make lint": "runs in .ci/run, before the tests",
@@ -41,7 +36,6 @@ MASKS = {
     r"^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT$": "Date: …",
     r"^X-Request-ID: [0-9a-f]{32}$": "X-Request-ID: …",
 }
-SET_UP = ("HASHER_", "MAKE", "MFLAGS", "PORT", "PYTEST", "WEB_CONCURRENCY")
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.db*")
 
 
@@ -59,6 +53,14 @@ def typed(block: Block) -> str:
     return "\n".join(line for line in commands if line not in ELSEWHERE)
 
 
+TYPED = [
+    document
+    for document in DOCUMENTS
+    if document != OPERATIONS
+    and any(block.language != "text" and typed(block) for block in blocks(document))
+]
+
+
 class Desk:
     """A copy of the project, and terminals in it: in one runs a service, in another commands."""
 
@@ -67,7 +69,7 @@ class Desk:
         shutil.copytree(ROOT, self.project, ignore=LEFT_OUT)
         (self.project / ".venv").symlink_to(ROOT / ".venv")
         self.port, self.redis = free_ports(1)[0], redis
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(SET_UP)}
+        self.env = plain_environ()
         self.log = folder / "log"
         self.service: subprocess.Popen[bytes] | None = None
 

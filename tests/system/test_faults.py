@@ -1,4 +1,4 @@
-"""CONTRACT's faults, on one gunicorn with the embedded store, with nothing in front of it."""
+"""Faults of one gunicorn with the embedded store, with nothing in front of it."""
 
 import os
 import resource

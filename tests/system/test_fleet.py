@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import free_ports, in_use, program, until
 from tests.system.front import THROUGH_NGINX
-from tests.system.service import ROOT, Service, is_running
+from tests.system.service import ROOT, Service, is_running, plain_environ
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 
@@ -28,7 +28,7 @@ class MadeFleet(Service):
             self.process = subprocess.Popen(
                 [sys.executable, "deploy/fleet.py", folder / "files"],
                 cwd=ROOT,
-                env={**os.environ, "PORT": str(self.port)},
+                env={**plain_environ(), "PORT": str(self.port)},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -91,7 +91,7 @@ def test_a_port_in_use_is_told_in_one_line(fleet: MadeFleet) -> None:
     second = subprocess.run(
         [sys.executable, "deploy/fleet.py", fleet.log_file.parent / "second"],
         cwd=ROOT,
-        env={**os.environ, "PORT": str(fleet.port)},
+        env={**plain_environ(), "PORT": str(fleet.port)},
         capture_output=True,
         text=True,
         check=False,

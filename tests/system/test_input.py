@@ -1,4 +1,4 @@
-"""CONTRACT: every input gets its outcome, and the next good request is answered within 3 s."""
+"""Every input gets its outcome, and the next good request is answered within 3 s."""
 
 import json
 import socket

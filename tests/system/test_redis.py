@@ -1,4 +1,4 @@
-"""A service on a Redis server: CONTRACT's rows for a store that fails."""
+"""A service on a Redis server, and every way in which that fails."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A service on SQLite, with several workers: CONTRACT's load and faults."""
+"""A service on SQLite, with several workers, under load and faults."""
 
 import fcntl
 import os
