@@ -84,8 +84,6 @@ def on_exit(server: Arbiter) -> None:
 
 
 if not settings.shared:
-    from hasher.server.one_worker import (  # noqa: F401 - gunicorn finds hooks by their names
-        nworkers_changed,
-        post_worker_init,
-        pre_exec,
-    )
+    nworkers_changed = one_worker.nworkers_changed
+    post_worker_init = one_worker.post_worker_init
+    pre_exec = one_worker.pre_exec

@@ -1,5 +1,6 @@
 """`flask store ...`: what an operator does to a store, whether a service is using it or not."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -10,7 +11,7 @@ import click
 import msgspec
 from flask.cli import AppGroup
 
-from hasher.digest import DamagedMessage, digest, verified
+from hasher.digest import DamagedMessage, DigestConverter, digest, verified
 from hasher.media import NEWLINE, Post, from_json
 from hasher.messages import store as store_of_app
 from hasher.progress import Progress
@@ -104,7 +105,7 @@ def import_messages() -> None:
 @click.argument("name", metavar="DIGEST")
 def get(name: str) -> None:
     """Write one message to standard output, as it is."""
-    if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+    if not re.fullmatch(DigestConverter.regex, name):
         raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
     with reported(configured()):
         message = configured().get(name)

@@ -4,7 +4,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, Unauthorized
 
 from hasher.digest import DamagedMessage
-from hasher.media import json_response
+from hasher.media import NO_STORE, json_response
 from hasher.observe import EXCHANGE, Exchange
 from hasher.stores import Store, StoreFull, Unusable
 
@@ -29,9 +29,7 @@ def register(app: Flask, store: Store) -> None:
 
 def error_response(status: int, sentence: str) -> Response:
     """One error. It is not for caches: what is missing now may exist in a second."""
-    headers = {"Cache-Control": "no-store"}
-    if status == 503:
-        headers["Retry-After"] = "1"
+    headers = NO_STORE | {"Retry-After": "1"} if status == 503 else NO_STORE
     return json_response({"error": sentence}, status, headers)
 
 

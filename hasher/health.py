@@ -6,11 +6,10 @@ from time import monotonic
 
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
-from hasher.media import json_response
+from hasher.media import NO_STORE, json_response
 from hasher.stores import Store
 
 health = Blueprint("health", __name__)
-NOW_ONLY = {"Cache-Control": "no-store"}
 DRAINING = "hasher.draining"  # in the WSGI environment, true once the server is about to stop
 INTERVAL = 1.0  # seconds between two questions to the store
 
@@ -51,7 +50,7 @@ def register(app: Flask, store: Store) -> None:
 @health.get("/healthz")
 def alive() -> Response:
     """200 from any process that answers at all; the store is not asked."""
-    return json_response({"status": "alive"}, headers=NOW_ONLY)
+    return json_response({"status": "alive"}, headers=NO_STORE)
 
 
 @health.get("/readyz")
@@ -61,4 +60,4 @@ def ready() -> Response:
         abort(503, "The service is about to stop: send requests to another instance.")
     readiness: Readiness = current_app.extensions["readiness"]
     readiness.require()
-    return json_response({"status": "ready"}, headers=NOW_ONLY)
+    return json_response({"status": "ready"}, headers=NO_STORE)

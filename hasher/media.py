@@ -19,6 +19,7 @@ NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
+NO_STORE = {"Cache-Control": "no-store"}  # for what may be otherwise in a second
 OFFERED = (
     "Send the message as application/json or text/plain, or many as application/x-ndjson, "
     "in UTF-8 and without a Content-Encoding."

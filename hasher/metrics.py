@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from hasher.media import NO_STORE
 from hasher.observe import Exchange, Observer
 from hasher.stores import Store, StoreFull, Unusable
 
@@ -102,7 +103,7 @@ def exposition() -> Response:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(
         generate_latest(registry),
-        headers={"Cache-Control": "no-store"},
+        headers=NO_STORE,
         content_type=CONTENT_TYPE_PLAIN_0_0_4,
     )
 

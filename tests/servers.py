@@ -42,6 +42,17 @@ def skip(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A new certificate of this machine for itself, and its key."""
+    made, key = folder / "server.pem", folder / "server.key"
+    openssl = program("openssl", "openssl")
+    request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-out", str(made), "-keyout", str(key)]
+    subprocess.run([*request, *names, *files], check=True, capture_output=True)
+    return made, key
+
+
 ROW = 5  # ports side by side, as many as `make fleet` takes
 
 

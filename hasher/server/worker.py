@@ -159,7 +159,7 @@ class Worker(ThreadWorker):
         response, environ = create(*parts, response_class=WholeResponse)  # type: ignore[assignment]
         environ["wsgi.multithread"] = True
         environ[DRAINING] = begun[0]
-        if not self.alive:
+        if not (self.alive and self.cfg.keepalive):
             response.force_close()
         if takes_long(environ):
             self.lead.hand_over()
@@ -183,12 +183,9 @@ class Worker(ThreadWorker):
             return
         try:
             accepted, address = listener.accept()
-            conn = Connection(
-                self.cfg, LeadersSocket(accepted, self.lead), address, listener.getsockname()
-            )
-            conn.data_ready = (
-                True  # once a thread has it: gunicorn would wait for that, in a thread
-            )
+            client = LeadersSocket(accepted, self.lead)
+            conn = Connection(self.cfg, client, address, listener.getsockname())
+            conn.data_ready = True  # before a thread has it; gunicorn would wait in a thread
             self.await_request(conn, STALL)
             self.connections.add(conn)
         except OSError as error:

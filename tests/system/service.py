@@ -249,18 +249,22 @@ class Service:
 
 def refused_start(*command: str, **env: str) -> tuple[int, list[str]]:
     """The exit status of a start that should fail, and its lines that are not make's or [INFO]."""
-    ended = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         env={**plain_environ(), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
-        check=False,
+        start_new_session=True,
     )
-    lines = ended.stdout.splitlines()
-    return ended.returncode, [line for line in lines if not re.match(r"make|.*\[INFO\]", line)]
+    try:
+        said, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):  # unless it has started after all
+            os.killpg(process.pid, signal.SIGKILL)
+    lines = said.splitlines()
+    return process.returncode, [line for line in lines if not re.match(r"make|.*\[INFO\]", line)]
 
 
 def is_running(pid: int) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import free_ports, program, until
+from tests.servers import certificate, free_ports, program, until
 from tests.system.front import Fleet, Front
 from tests.system.load import Load, Reads
 from tests.system.service import Client, Service, is_running
@@ -472,19 +472,16 @@ def test_a_client_over_its_rate_is_told_so(fleet: Fleet, tmp_path: Path) -> None
 
 
 def test_tls_and_http_2_can_be_switched_on(fleet: Fleet, tmp_path: Path) -> None:
-    openssl, curl = program("openssl", "openssl"), program("curl", "curl")
-    key, certificate = tmp_path / "hasher.key", tmp_path / "hasher.pem"
-    make = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*make, *files], check=True, capture_output=True)
+    curl = program("curl", "curl")
+    authority, key = certificate(tmp_path)
     (port,) = free_ports(1)
     changes = {
         "listen 8443": f"listen 127.0.0.1:{port}",
-        "/etc/ssl/certs/hasher.pem": str(certificate),
+        "/etc/ssl/certs/hasher.pem": str(authority),
         "/etc/ssl/private/hasher.key": str(key),
     }
     with Front(tmp_path, fleet.ports, "tls", **changes):
-        asked = [curl, "-s", "--cacert", str(certificate), "-w", "%{http_version} %{http_code}"]
+        asked = [curl, "-s", "--cacert", str(authority), "-w", "%{http_version} %{http_code}"]
         address = f"https://localhost:{port}/messages/{NAME}"
         answer = subprocess.run([*asked, address], check=True, capture_output=True, text=True)
     assert answer.stdout == '{"error":"Message not found."}\n2 404'

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer, free_ports, program, until
+from tests.servers import RedisServer, certificate, free_ports, until
 from tests.system.load import Load
 from tests.system.service import Service, refused_start
 
@@ -225,18 +224,13 @@ def test_replicas_that_do_not_follow_are_waited_for_when_asked(
 
 
 def test_tls_is_spoken_and_the_authority_checked(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
-    openssl = program("openssl", "openssl")
-    request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-out", str(certificate), "-keyout", str(key)]
-    subprocess.run([*request, *names, *files], check=True, stderr=subprocess.DEVNULL)
+    authority, key = certificate(tmp_path)
     (port,) = free_ports(1)
     tls = ("--tls-port", str(port), "--tls-auth-clients", "no")
-    pair = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    pair = ("--tls-cert-file", str(authority), "--tls-key-file", str(key))
     with RedisServer(tmp_path / "redis", *tls, *pair):
         url = f"rediss://127.0.0.1:{port}"
-        with Service(tmp_path / "log", HASHER_STORE=f"{url}?ca={certificate}") as service:
+        with Service(tmp_path / "log", HASHER_STORE=f"{url}?ca={authority}") as service:
             service.assert_well()
         with Service(tmp_path / "log2", HASHER_STORE=url) as service:
             assert_unavailable(service, "0" * 64)

@@ -1,0 +1,116 @@
+"""How connections come to the threads of a worker, on one gunicorn with nothing in front of it."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from tests.servers import certificate, until
+from tests.system.service import Client, Service
+
+THREADS = 3
+HEAD = b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
+STALLED = {
+    "silent": b"",
+    "head": b"GET /healthz HTTP/1.1\r\nX: ",
+    "body": HEAD + b"Content-Length: 10\r\n\r\nx",
+    "large body": HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 100_000,
+    "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx",
+}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with few threads."""
+    log = tmp_path_factory.mktemp("few") / "log"
+    with Service(log, HASHER_THREADS=str(THREADS)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", STALLED)
+def test_one_thread_that_is_left_answers_all(few: Service, kind: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(THREADS - 1):
+            stack.enter_context(few.connect()).send(STALLED[kind])
+        for _ in range(20):
+            few.assert_well(within=1)
+
+
+def test_a_reader_of_much_that_stalls_leaves_the_lead_to_others(few: Service) -> None:
+    name = few.post("x" * 1_000_000).json["digest"]
+    with ExitStack() as stack:
+        for _ in range(THREADS - 1):
+            client = stack.enter_context(few.connect())
+            client.send(f"GET /messages/{name} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 20)
+        for _ in range(20):
+            few.assert_well(within=1)
+
+
+def test_requests_on_many_connections_are_all_answered(few: Service) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(few.connect()) for _ in range(50)]
+        for _ in range(5):
+            for client in clients:
+                client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+            assert [status(client) for client in clients for _ in range(3)] == [200] * 150
+
+
+def status(client: Client) -> int:
+    """That of the next answer."""
+    answer = client.receive()
+    assert answer
+    return answer.status
+
+
+def test_without_keep_alive_each_answer_ends_its_connection(tmp_path: Path) -> None:
+    with (
+        Service(tmp_path / "log", "--keep-alive", "0") as service,
+        service.connect() as client,
+    ):
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = client.receive()
+        assert answer
+        assert answer.headers["Connection"] == "close"
+        assert client.is_closed()
+
+
+class TLS(Service):
+    """A service that speaks TLS by itself."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        authority, key = certificate(folder)
+        self.context = ssl.create_default_context(cafile=authority)
+        options = ("--certfile", str(authority), "--keyfile", str(key))
+        super().__init__(folder / "log", *options, HASHER_THREADS=str(threads))
+
+    def is_listening(self) -> bool:
+        """Whether the server has said on which port."""
+        assert self.process.poll() is None, self.log
+        _, _, rest = self.log.partition("Listening at: https://127.0.0.1:")
+        self.port = int(rest.split()[0]) if rest else 0
+        return bool(rest)
+
+    def is_answering(self) -> bool:
+        """Whether a worker answers, on two requests of one connection."""
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=5, context=self.context)
+        try:
+            for _ in range(2):
+                connection.request("GET", "/healthz")
+                response = connection.getresponse()
+                response.read()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+        return response.status == 200
+
+
+def test_a_client_that_stalls_in_its_handshake_delays_nobody(tmp_path: Path) -> None:
+    with TLS(tmp_path, THREADS) as service, ExitStack() as stack:
+        for _ in range(THREADS - 1):
+            stack.enter_context(service.connect()).send(b"\x16\x03\x01\x02\x00\x01")
+        for _ in range(20):
+            until(service.is_answering, within=1)
