@@ -5,7 +5,8 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,18 @@ import pytest
 from tests.servers import until
 from tests.system.service import Client, Service, is_running
 
+Record = Callable[[str, object], None]
+
 SLOW_POST = (
     b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
 )
 NAME = "0" * 64
+STALLED = {
+    "connection": b"",
+    "request line": b"G",
+    "head": b"GET / HTTP/1.1\r\nX: ",
+    "body": SLOW_POST + b"f",
+}
 
 
 @pytest.fixture
@@ -89,32 +98,52 @@ def test_a_stop_answers_what_is_in_flight(service: Service) -> None:
     assert service.process.wait(10) == 0
 
 
-@pytest.mark.parametrize("stalled", [b"", b"G", b"GET / HTTP/1.1\r\nX: ", SLOW_POST + b"f"])
-def test_a_stalled_client_delays_no_stop(service: Service, stalled: bytes) -> None:
+@pytest.mark.parametrize("part", STALLED)
+def test_a_stalled_client_delays_no_stop(
+    service: Service, part: str, record_property: Record
+) -> None:
     with service.connect() as client:
-        client.send(stalled)
+        client.send(STALLED[part])
         service.assert_well()
+        started = time.monotonic()
         service.signal(signal.SIGTERM)
         assert service.process.wait(10) == 0
+    record_property(
+        f"direct, a stop, a client stalled in its {part}",
+        f"{time.monotonic() - started:.1f} s, status 0",
+    )
 
 
-@pytest.mark.parametrize("stalled", [b"", b"G", b"GET / HTTP/1.1\r\nX: ", SLOW_POST + b"f"])
-def test_a_stalled_client_delays_no_reload(service: Service, stalled: bytes) -> None:
+@pytest.mark.parametrize("part", STALLED)
+def test_a_stalled_client_delays_no_reload(
+    service: Service, part: str, record_property: Record
+) -> None:
     with service.connect() as client:
-        client.send(stalled)
+        client.send(STALLED[part])
         service.assert_well()
         (old,) = service.workers()
+        started = time.monotonic()
         service.signal(signal.SIGHUP)
         until(lambda: not is_running(old), within=10)
         service.assert_well()
+    record_property(
+        f"direct, a reload, a client stalled in its {part}", f"{time.monotonic() - started:.1f} s"
+    )
 
 
-@pytest.mark.parametrize("head", [b"G", b"GET / HTTP/1.1\r\nX: "])
-def test_a_client_that_stalls_in_its_head_is_cut(service: Service, head: bytes) -> None:
+@pytest.mark.parametrize("part", ["request line", "head"])
+def test_a_client_that_stalls_in_its_head_is_cut(
+    service: Service, part: str, record_property: Record
+) -> None:
     with service.connect() as client:
         client.socket.settimeout(15)
-        client.send(head)
+        client.send(STALLED[part])
+        started = time.monotonic()
         assert client.is_closed()
+    record_property(
+        f"direct, a client stalled in its {part} is cut",
+        f"after {time.monotonic() - started:.1f} s",
+    )
     until(lambda: "Cut a client that stalled for 5 s." in service.log)
     assert "Traceback" not in service.log
 
@@ -188,12 +217,15 @@ def test_a_stop_during_a_reload_ends_in_time(service: Service) -> None:
         assert service.process.wait(10) == 0
 
 
-def test_a_thousand_idle_connections_lose_nothing(service: Service) -> None:
+def test_a_thousand_idle_connections_lose_nothing(
+    service: Service, record_property: Record
+) -> None:
     stored = service.post("foo")
     (worker,) = service.workers()
     kept_alive = f"GET /messages/{NAME} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     clients = held(service, 1500, b"") + held(service, 500, kept_alive)
     service.assert_well()
+    record_property("direct, idle connections held", f"{len(clients)}, 0 lost, well meanwhile")
     for client in clients:
         client.close()
     service.assert_well()
@@ -206,13 +238,16 @@ def few_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 
 
-def test_running_out_of_file_descriptors_loses_nothing(tmp_path: Path) -> None:
+def test_running_out_of_file_descriptors_loses_nothing(
+    tmp_path: Path, record_property: Record
+) -> None:
     with Service(tmp_path / "log", limits=few_files) as service:
         stored = service.post("foo")
         (worker,) = service.workers()
         kept_alive = f"GET /messages/{NAME} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
         clients = held(service, 300, kept_alive) + held(service, 100, b"")
         service.assert_well()  # those that are idle for the longest make room
+        record_property("direct, connections to 128 files", f"{len(clients)}, well meanwhile")
         for client in clients:
             client.close()
         service.assert_well()

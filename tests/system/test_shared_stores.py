@@ -1,7 +1,7 @@
 """Two workers on a store that they share, seen by clients that meet either of them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,26 +10,41 @@ import pytest
 from tests.servers import RedisServer, until
 from tests.system.service import Service
 
+Record = Callable[[str, object], None]
+
 
 @pytest.fixture(params=["sqlite", "redis"])
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """Two workers of eight threads on each store in turn."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Each store in turn."""
     with ExitStack() as stack:
-        url = f"sqlite:///{tmp_path}/messages.db"
         if request.param == "redis":
-            url = stack.enter_context(RedisServer(tmp_path / "redis")).url
-        service = Service(
-            tmp_path / "log", HASHER_STORE=url, WEB_CONCURRENCY="2", HASHER_THREADS="8"
-        )
-        running = stack.enter_context(service)
+            yield stack.enter_context(RedisServer(tmp_path / "redis")).url
+        else:
+            yield f"sqlite:///{tmp_path}/messages.db"
+
+
+@pytest.fixture
+def service(tmp_path: Path, url: str) -> Iterator[Service]:
+    """Two workers of eight threads on the store."""
+    env = {"HASHER_STORE": url, "WEB_CONCURRENCY": "2", "HASHER_THREADS": "8"}
+    with Service(tmp_path / "log", **env) as running:  # type: ignore[arg-type] # all are settings
         until(lambda: len(running.workers()) == 2)
         yield running
 
 
-def test_what_one_worker_stores_the_other_reads_at_once(service: Service) -> None:
-    for number in range(300):
-        stored = service.post(f"message {number}")
-        assert service.get(stored.json["digest"]).json == {"message": f"message {number}"}
+def test_what_one_process_stores_another_reads_at_once(
+    service: Service, tmp_path: Path, url: str, record_property: Record
+) -> None:
+    misses = 0
+    with Service(tmp_path / "other", HASHER_STORE=url, WEB_CONCURRENCY="1") as other:
+        pairs = [(service, other), (other, service)] * 150
+        for number, (first, second) in enumerate(pairs):
+            name = first.post(f"message {number}").json["digest"]
+            misses += second.get(name).json != {"message": f"message {number}"}
+    record_property(
+        f"direct, POST here and GET there x 300, {url.partition(':')[0]}", f"{misses} misses"
+    )
+    assert misses == 0
 
 
 def test_one_of_16_racing_clients_creates_the_message(service: Service) -> None:

@@ -109,7 +109,7 @@ def test_a_killed_worker_fails_no_more_requests_than_it_has_threads(
 
 
 def test_a_stop_under_load_ends_in_time_and_loses_nothing(
-    service: Service, tmp_path: Path, url: str
+    service: Service, tmp_path: Path, url: str, record_property: Record
 ) -> None:
     with Load(service) as load:
         until(lambda: load.sent > 100)
@@ -118,6 +118,7 @@ def test_a_stop_under_load_ends_in_time_and_loses_nothing(
     with Service(tmp_path / "again", HASHER_STORE=url) as again:
         load.service = again
         assert load.lost() == []
+    record_property("SQLite, SIGTERM under load", f"status 0; {load.said()}, 0 lost")
 
 
 def test_a_full_disk_is_507_and_passes_without_a_restart(service: Service) -> None:
