@@ -1,5 +1,7 @@
 """What the server answers by itself to what is not HTTP: in the shape of hasher.errors."""
 
+import ssl
+
 import msgspec
 from gunicorn.http import errors
 
@@ -30,7 +32,7 @@ def refusal(exc: BaseException) -> tuple[int, str, str]:
     for kind, answer in REFUSED.items():
         if isinstance(exc, kind):
             return answer
-    return MALFORMED if isinstance(exc, errors.ParseException) else CRASHED
+    return MALFORMED if isinstance(exc, (errors.ParseException, ssl.SSLError)) else CRASHED
 
 
 def error_response(status: int, reason: str, sentence: str, name: str) -> bytes:

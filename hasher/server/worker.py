@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import struct
 from collections import OrderedDict, deque
 from collections.abc import MutableMapping
@@ -42,9 +43,16 @@ PAUSE = 0.1  # seconds until connections are accepted again after the system has
 class Connection(TConn):
     """gunicorn's connection, until when it may be idle, and whether it is in the poller."""
 
+    sock: Any
     timeout: float
     parser: Any
     polled = False
+
+    def has_more(self) -> bool:
+        """Whether some of the next request was read already, of which the poller knows nothing."""
+        if self.parser.unreader.buf.getbuffer().nbytes:
+            return True
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
 
 class Worker(ThreadWorker):
@@ -142,7 +150,7 @@ class Worker(ThreadWorker):
         if self.is_tls:
             self.lead.hand_over()  # a TLS socket waits for its client by itself
         reuse = self.handle(conn)
-        while reuse and conn.parser.unreader.buf.getbuffer().nbytes:
+        while reuse and conn.has_more():
             reuse = self.handle(conn)  # the next request came together with this one
         if reuse:
             self.await_request(conn, self.cfg.keepalive if self.alive else FAREWELL)

@@ -1,5 +1,6 @@
 """How connections come to the threads of a worker, on one gunicorn with nothing in front of it."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -106,6 +107,36 @@ class TLS(Service):
         finally:
             connection.close()
         return response.status == 200
+
+
+def test_requests_in_one_tls_record_are_all_answered(tmp_path: Path) -> None:
+    """Of a record, 8,192 bytes are read at a time: of what is left no poller tells."""
+    start = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
+    filler = (8192 - len(start) - 2 * len(b"\r\nY: ")) // 2
+    first = (
+        start + b"x" * filler + b"\r\nY: " + b"y" * (8192 - len(start) - filler - 9) + b"\r\n\r\n"
+    )
+    assert len(first) == 8192
+    with (
+        TLS(tmp_path, THREADS) as service,
+        service.connect() as plain,
+        service.context.wrap_socket(plain.socket, server_hostname="localhost") as client,
+    ):
+        client.settimeout(5)
+        client.sendall(first + b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        with client.makefile("rb") as stream:
+            answers = stream.read()
+    assert re.findall(rb"^HTTP/1.1 (\d+)", answers, re.MULTILINE) == [b"200", b"404"]
+
+
+def test_what_is_no_tls_is_refused_in_one_line(tmp_path: Path) -> None:
+    with TLS(tmp_path, THREADS) as service:
+        with service.connect() as client:
+            client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.receive() is None or client.is_closed()
+        until(lambda: "Refused request" in service.log)
+        assert service.is_answering()
+        assert "Traceback" not in service.log
 
 
 def test_a_client_that_stalls_in_its_handshake_delays_nobody(tmp_path: Path) -> None:
