@@ -10,7 +10,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from hasher.server import affinity, draining, hooks, metric_files, one_worker
-from hasher.server.worker import Worker
+from hasher.server.worker import Worker, tls
 from hasher.settings import Settings
 
 settings = Settings.from_environ(os.environ)
@@ -19,6 +19,7 @@ bind = settings.bind
 workers = settings.workers
 threads = settings.threads
 worker_class = Worker  # gthread, hardened
+ssl_context = tls  # for --certfile
 worker_connections = hooks.connections(settings)
 
 # Above the idle time-out of every common load balancer (60 s), which else would send a request

@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 from collections import OrderedDict, deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from selectors import EVENT_READ
@@ -37,7 +37,7 @@ STALL = 5  # seconds for which a client may neither send nor take a byte before 
 GARBAGE = 50_000  # objects that are made before cycles among them are looked for
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
-PAUSE = 0.1  # seconds until connections are accepted again after the system has refused one
+PAUSE = 0.05  # seconds until that is tried again for which there was no room
 
 
 class Connection(TConn):
@@ -88,7 +88,9 @@ class Worker(ThreadWorker):
         """Let the threads answer, and look after them, until the worker is to stop."""
         for listener in self.sockets:
             listener.settimeout(0)
-            self.poller.register(listener, EVENT_READ, None)
+            self.poller.register(listener, EVENT_READ, self.accept)
+        callbacks: Any = self.method_queue
+        self.poller.register(callbacks, EVENT_READ, callbacks.run_callbacks)
         for number in range(self.cfg.threads):
             Thread(target=self.serve, name=f"requests-{number}", daemon=True).start()
         while self.alive and self.is_parent_alive():
@@ -124,21 +126,33 @@ class Worker(ThreadWorker):
         """What each of the threads does: answer the next request, again and again."""
         while True:
             self.lead.take()
-            self.current = conn = self.next_ready()
             try:
-                self.answer(conn)
+                self.answer_next()
             except Exception:
                 self.log.exception("A connection ended in an error.")
-                self.end(conn)
+                sleep(PAUSE)
+
+    def answer_next(self) -> None:
+        """Answer a request, on a connection that ends where that fails."""
+        self.current = conn = self.next_ready()
+        try:
+            self.answer(conn)
+        except BaseException:
+            self.end(conn)
+            raise
 
     def next_ready(self) -> Connection:
-        """The next connection on which a client has sent something. Only the leader asks."""
+        """The next connection on which a client has sent something. Only the leader asks.
+
+        All of them are claimed before others are accepted, which may close who is idle.
+        """
         while not self.ready:
-            for key, _ in self.poller.select():
-                if key.data is None:
-                    self.accept(key.fileobj)
-                elif self.claim(key.data):
-                    self.ready.append(key.data)
+            keys = [key for key, _ in self.poller.select()]
+            found = [key.data for key in keys if isinstance(key.data, Connection)]
+            self.ready += filter(self.claim, found)
+            for key in keys:
+                if not isinstance(key.data, Connection):
+                    key.data(key.fileobj)
         return self.ready.popleft()
 
     def leave_poller(self) -> None:
@@ -146,13 +160,16 @@ class Worker(ThreadWorker):
         self.unpoll(self.current)
 
     def answer(self, conn: Connection) -> None:
-        """Answer what the client has sent, and wait for more, or end the connection."""
+        """Answer one request, and wait for the next one, or end the connection.
+
+        A next one that came together with it has its turn after those of others.
+        """
         if self.is_tls:
             self.lead.hand_over()  # a TLS socket waits for its client by itself
         reuse = self.handle(conn)
-        while reuse and conn.has_more():
-            reuse = self.handle(conn)  # the next request came together with this one
-        if reuse:
+        if reuse and conn.has_more():
+            self.method_queue.defer(self.ready.append, conn)
+        elif reuse:
             self.await_request(conn, self.cfg.keepalive if self.alive else FAREWELL)
         else:
             self.hang_up(conn)
@@ -188,6 +205,7 @@ class Worker(ThreadWorker):
     def accept(self, listener: Any) -> None:
         """Take a new connection, where there is one and room for it."""
         if len(self.connections) >= self.worker_connections and not self.make_room():
+            sleep(PAUSE)
             return
         try:
             accepted, address = listener.accept()
@@ -279,6 +297,26 @@ class Worker(ThreadWorker):
                 self.lingerers.release()
 
 
+class TLSSocket(ssl.SSLSocket):
+    """A TLS connection whose stalled client is cut: it would ask the kernel again and again."""
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - a socket's own
+        """As a socket's, with a time-out where it blocks."""
+        self.settimeout(STALL if flag else 0)
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - a socket's own
+        """As a socket's, with a time-out."""
+        self.settimeout(STALL)
+        super().do_handshake(block)
+
+
+def tls(_config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """The context of gunicorn (its hook `ssl_context`), for such sockets."""
+    context = default()
+    context.sslsocket_class = TLSSocket
+    return context
+
+
 def cut_stalled_clients(listener: socket.socket) -> None:
     """Give the connections that `listener` accepts time-outs of the kernel's.
 
@@ -291,7 +329,7 @@ def cut_stalled_clients(listener: socket.socket) -> None:
 
 def stalls_in_one_line(record: logging.LogRecord) -> bool:
     """A log filter: that a client stalled is a line, where gunicorn logs a traceback."""
-    if record.exc_info and isinstance(record.exc_info[1], BlockingIOError):
+    if record.exc_info and isinstance(record.exc_info[1], (BlockingIOError, TimeoutError)):
         record.msg, record.args = "Cut a client that stalled for %d s.", (STALL,)
         record.exc_info = None
     return True

@@ -1,11 +1,14 @@
 """How connections come to the threads of a worker, on one gunicorn with nothing in front of it."""
 
 import re
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPSConnection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -57,6 +60,37 @@ def test_requests_on_many_connections_are_all_answered(few: Service) -> None:
             for client in clients:
                 client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
             assert [status(client) for client in clients for _ in range(3)] == [200] * 150
+
+
+def test_a_client_that_sends_without_end_leaves_others_their_turn(few: Service) -> None:
+    ended = threading.Event()
+    requests = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * 2000
+
+    def send(client: Client) -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                client.socket.sendall(requests)
+
+    def take(client: Client) -> None:
+        with suppress(OSError):
+            while client.socket.recv(2**16):
+                pass
+
+    clients = [few.connect() for _ in range(2)]
+    threads = [Thread(target=act, args=(one,)) for one in clients for act in (send, take)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(10):
+            few.assert_well()
+    finally:
+        ended.set()
+        for client in clients:
+            client.socket.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for client in clients:
+            client.close()
 
 
 def status(client: Client) -> int:
@@ -145,3 +179,13 @@ def test_a_client_that_stalls_in_its_handshake_delays_nobody(tmp_path: Path) -> 
             stack.enter_context(service.connect()).send(b"\x16\x03\x01\x02\x00\x01")
         for _ in range(20):
             until(service.is_answering, within=1)
+
+
+def test_as_many_stalled_tls_clients_as_threads_are_cut(tmp_path: Path) -> None:
+    with TLS(tmp_path, THREADS) as service, ExitStack() as stack:
+        clients = [stack.enter_context(service.connect()) for _ in range(THREADS)]
+        for client in clients:
+            client.send(b"\x16\x03\x01\x02\x00\x01")
+        assert all(client.is_closed() for client in clients)
+        until(service.is_answering, within=3)
+        assert "Traceback" not in service.log
