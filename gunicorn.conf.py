@@ -30,7 +30,8 @@ graceful_timeout = 7
 # All instances of one user would share one control socket.
 control_socket_disable = True
 # By default any client on this machine could rewrite a request's path or scheme with headers. Since
-# no header can, it need not be found out for each request who may send them.
+# no header can, it need not be found out for each request who may send them. (The list also says
+# who may speak HTTP/2 in clear, which is off: name the front here before you turn it on.)
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GRACE = 15  # seconds that a program has to stop
 START = 15  # seconds that a program has to listen
 MOMENT = 0.1  # seconds between two looks whether it does
-RESTART = 1  # seconds between two looks at what has ended; a killed master's workers take as long
+RESTART = 1  # seconds between two looks at what has ended
 
 
 def configured(folder: Path, port: int, instances: Sequence[int]) -> str:
@@ -90,14 +91,17 @@ class Program:
 
     def stop(self) -> None:
         """End it in its own way, or by force where that takes too long."""
-        if not self.runs():
-            return
-        self.process.send_signal(self.stop_signal)
-        try:
-            self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        if self.runs():
+            self.process.send_signal(self.stop_signal)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        self.end_rest()
+
+    def end_rest(self) -> None:
+        """End what is left of it: a killed master of nginx leaves workers, which keep the port."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class Nginx(Program):
@@ -150,6 +154,7 @@ def watch(fleet: Sequence[Program]) -> None:
         for program in fleet:
             if not program.runs():
                 print(f"{program.name} has ended: it is started again.", flush=True)
+                program.end_rest()
                 program.start()
         time.sleep(RESTART)
 

@@ -2,7 +2,7 @@
 
 Written against gunicorn 27. What answers a request is gunicorn's (`ThreadWorker.handle`); how
 connections come to threads is not: one of the threads leads (hasher/server/lead.py), which takes
-connections and requests alike, and gunicorn's main loop and its queue have no part in it.
+connections and requests alike. gunicorn's main loop only looks after the threads.
 """
 
 import errno

@@ -85,6 +85,8 @@ def test_what_dies_is_started_again_and_nothing_is_lost(fleet: MadeFleet) -> Non
         until(lambda name=name: f"{name} has ended: it is started again." in fleet.log)  # type: ignore[misc]
         fleet.assert_recovers(within=20)
     assert fleet.get(FOO).json == {"message": "foo"}
+    fleet.kill()
+    assert not any(in_use(port) for port in range(fleet.port, fleet.port + 5))
 
 
 def test_a_port_in_use_is_told_in_one_line(fleet: MadeFleet) -> None:
