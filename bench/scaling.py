@@ -8,6 +8,7 @@ answer than one, and how much more a cache lets through; both are then measured.
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ WORKERS = (1, 2)
 HITS = (0.0, 0.5, 0.9)  # shares of reads that nginx has cached
 COLD = 6000  # messages that are stored for each second of reads that nginx has not cached
 STORED_FIRST = 5000  # messages, before memory is weighed: what a process takes for its first bulk
+SETTLED = 0.1  # seconds in which no more reads come
 ANSWERED = re.compile(r'hasher_requests_total\{method="GET",route="/messages/<digest>",.*\} (\S+)')
 
 
@@ -206,7 +208,19 @@ def reads_through(
 
 
 def answered_by(server: Server) -> float:
-    """How many reads this instance has answered so far."""
+    """How many reads this instance has answered, once those that a run has left behind have come.
+
+    nginx waits for what it is to cache, also when wrk has gone.
+    """
+    last, now = -1.0, counted(server)
+    while now != last:
+        time.sleep(SETTLED)
+        last, now = now, counted(server)
+    return now
+
+
+def counted(server: Server) -> float:
+    """The reads that its metrics tell of."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
         connection.request("GET", "/metrics")

@@ -33,6 +33,12 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
+@pytest.fixture
+def roomy(store: Store) -> FlaskClient:
+    """A client with the default limit, which JSON's escapes carry no short text over."""
+    return create_app(Settings(), store=store).test_client()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what the tests measured."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]

@@ -41,14 +41,14 @@ def answered(texts: list[str]) -> bytes:
 @same_client
 @given(st.lists(st.text(), min_size=1), st.sampled_from(["\n", "\r\n", "\n\n \n"]))
 def test_each_message_is_answered_in_order_and_stored(
-    client: FlaskClient, texts: list[str], end: str
+    roomy: FlaskClient, texts: list[str], end: str
 ) -> None:
     lines = [json.dumps({"message": text}) for text in texts]
-    answer = post(client, end.join(lines).encode())
+    answer = post(roomy, end.join(lines).encode())
     assert (answer.status_code, answer.content_type) == (200, "application/x-ndjson")
     assert answer.data == answered(texts)
     for text in texts:
-        assert client.get(f"/messages/{name(text)}").json == {"message": text}
+        assert roomy.get(f"/messages/{name(text)}").json == {"message": text}
 
 
 @same_client

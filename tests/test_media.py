@@ -21,14 +21,14 @@ def post(client: FlaskClient, body: bytes, content_type: str | None, **headers: 
 
 
 @same_client
-@given(st.text())
-def test_any_text_comes_back_as_it_was_sent(client: FlaskClient, text: str) -> None:
-    as_json = client.post("/messages", json={"message": text})
-    as_text = post(client, text.encode(), "text/plain")
+@given(text=st.text())
+def test_any_text_comes_back_as_it_was_sent(roomy: FlaskClient, text: str) -> None:
+    as_json = roomy.post("/messages", json={"message": text})
+    as_text = post(roomy, text.encode(), "text/plain")
     assert as_json.json == as_text.json
     assert as_text.status_code == 200
-    assert client.get(as_json.headers["Location"]).json == {"message": text}
-    assert client.get(as_json.headers["Location"] + ".txt").data == text.encode()
+    assert roomy.get(as_json.headers["Location"]).json == {"message": text}
+    assert roomy.get(as_json.headers["Location"] + ".txt").data == text.encode()
 
 
 @same_client
