@@ -153,9 +153,9 @@ def watch(fleet: Sequence[Program]) -> None:
     while True:
         for program in fleet:
             if not program.runs():
-                print(f"{program.name} has ended: it is started again.", flush=True)
                 program.end_rest()
                 program.start()
+                print(f"{program.name} has ended: it is started again.", flush=True)
         time.sleep(RESTART)
 
 

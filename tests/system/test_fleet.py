@@ -83,6 +83,7 @@ def test_what_dies_is_started_again_and_nothing_is_lost(fleet: MadeFleet) -> Non
     for name, pid in fleet.programs().items():
         os.kill(pid, signal.SIGKILL)
         until(lambda name=name: f"{name} has ended: it is started again." in fleet.log)  # type: ignore[misc]
+        until(fleet.is_answering)
         fleet.assert_recovers(within=20)
     assert fleet.get(FOO).json == {"message": "foo"}
     fleet.kill()
