@@ -9,7 +9,7 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
-from hasher.server import affinity, draining, hooks, metric_files, one_worker
+from hasher.hooks import affinity, draining, metric_files, one_worker, start
 from hasher.server.worker import Worker, tls
 from hasher.settings import Settings
 
@@ -20,7 +20,7 @@ workers = settings.workers
 threads = settings.threads
 worker_class = Worker  # gthread, hardened
 ssl_context = tls  # for --certfile
-worker_connections = hooks.connections(settings)
+worker_connections = start.connections(settings)
 
 # Above the idle time-out of every common load balancer (60 s), which else would send a request
 # on a connection that is being closed.
@@ -40,9 +40,9 @@ forwarded_allow_ips = "*"
 
 def on_starting(server: Arbiter) -> None:
     """Refuse to start, in one line, where that could not work."""
-    hooks.require_addresses(server)
+    start.require_addresses(server)
     if settings.shared:
-        hooks.examine_store(settings)
+        start.examine_store(settings)
     if settings.metrics == "on":
         metric_files.open_for(server)
 
@@ -50,13 +50,13 @@ def on_starting(server: Arbiter) -> None:
 def when_ready(server: Arbiter) -> None:
     """Say what was started."""
     draining.drain_before_stop(settings.drain_seconds)
-    hooks.announce(server, settings)
+    start.announce(server, settings)
 
 
 def pre_fork(server: Arbiter, worker: Any) -> None:
     """Make room for a worker."""
     if not settings.shared:
-        one_worker.await_end_of_last(server, worker)
+        one_worker.await_end_of_last(server)
     if settings.metrics == "on":
         metric_files.assign(server, worker)
     if settings.cpu_affinity:
@@ -69,6 +69,11 @@ def post_fork(_server: Arbiter, worker: Any) -> None:
         metric_files.use(worker)
     if settings.cpu_affinity:
         affinity.pin(worker)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the application's readiness see that the service is about to stop."""
+    worker.app.wsgi().extensions["readiness"].draining = draining.has_begun
 
 
 def child_exit(_server: Arbiter, worker: Any) -> None:
@@ -87,5 +92,4 @@ def on_exit(server: Arbiter) -> None:
 
 if not settings.shared:
     nworkers_changed = one_worker.nworkers_changed
-    post_worker_init = one_worker.post_worker_init
     pre_exec = one_worker.pre_exec

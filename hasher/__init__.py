@@ -4,61 +4,50 @@ import os
 
 from flask import Flask
 
-from hasher import errors, health, media, observe
-from hasher.access_log import AccessLog
+from hasher import telemetry
 from hasher.cli import store_cli
-from hasher.digest import DigestConverter
-from hasher.lean import Lean
 from hasher.messages import messages
 from hasher.page import page
 from hasher.settings import InvalidSetting, Settings
-from hasher.stores import Store, Unusable, open_store
+from hasher.stores import Driver, Unusable
+from hasher.stores.messages import Messages
+from hasher.telemetry.record import Recorded, before_wait
+from hasher.web import errors
+from hasher.web.application import Application
+from hasher.web.health import Readiness, health
+from hasher.web.middleware import Hardened
 
 __version__ = "0.1.0"
 
 
-def create_app(settings: Settings | None = None, *, store: Store | None = None) -> Flask:
-    """The WSGI application.
+def create_app(settings: Settings | None = None, *, store: Driver | None = None) -> Flask:
+    """Return the WSGI application.
 
-    Without `settings` the environment's are used, and without `store` the one that the settings
+    Without `settings` the environment's are used, and without `store` the driver that the settings
     name is opened.
     """
-    if settings is None:
-        settings = Settings.from_environ(os.environ)
-    if store is None:
-        try:
-            store = open_store(settings.store, settings.means)
-        except Unusable as error:
-            raise InvalidSetting(f"HASHER_STORE cannot be used: {error}.") from None
+    settings = settings or Settings.from_environ(os.environ)
+    driver = store or opened(settings)
 
-    app = Lean(__name__, static_folder=None)
+    app = Application(__name__)
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
     app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
     app.config["WRITE_TOKENS"] = settings.tokens
-    app.url_map.converters["digest"] = DigestConverter
-    app.url_map.merge_slashes = False  # "/messages//x" is a 404: a redirect is an HTML page
+
+    observers = telemetry.observers(settings, driver, __version__)
+    app.extensions["messages"] = Messages(driver, observers, before_wait)
+    app.extensions["readiness"] = Readiness(app.extensions["messages"].check)
+    for blueprint in (messages, page, health, *telemetry.blueprints(settings)):
+        app.register_blueprint(blueprint)
     app.cli.add_command(store_cli)
-
-    observers = observers_of(app, settings, store)
-    store = observe.observed_store(store, observers)
-    app.extensions["store"] = store
-    app.register_blueprint(messages)
-    app.register_blueprint(page)
-    health.register(app, store)
-    errors.register(app, store)
-
-    sealed = media.sealed(app.wsgi_app)
-    app.wsgi_app = observe.observed(sealed, observers)  # type: ignore[assignment,method-assign]
+    errors.register(app, driver)
+    app.wsgi_app = Recorded(Hardened(app.wsgi_app), observers)  # type: ignore[method-assign]
     return app
 
 
-def observers_of(app: Flask, settings: Settings, store: Store) -> list[observe.Observer]:
-    """Whoever is to be told what `app` does."""
-    observers: list[observe.Observer] = []
-    if settings.metrics == "on":
-        from hasher import metrics  # noqa: PLC0415 - its package is an extra
-
-        observers.append(metrics.register(app, __version__, settings.scheme, store))
-    if settings.access_log != "off":
-        observers.append(AccessLog(settings.access_log))
-    return observers
+def opened(settings: Settings) -> Driver:
+    """Return the driver that `settings` name. InvalidSetting if it can be seen not to work."""
+    try:
+        return settings.store.open(settings.resources)
+    except Unusable as error:
+        raise InvalidSetting(f"HASHER_STORE cannot be used: {error}.") from None

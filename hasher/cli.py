@@ -11,11 +11,12 @@ import click
 import msgspec
 from flask.cli import AppGroup
 
-from hasher.digest import DamagedMessage, DigestConverter, digest, verified
-from hasher.media import NEWLINE, Post, from_json
 from hasher.messages import store as store_of_app
 from hasher.progress import Progress
-from hasher.stores import Store, StoreFull, Unusable, open_store
+from hasher.stores import DamagedMessage, StoreFull, Unusable, locate
+from hasher.stores.messages import Messages, digest_of, verified
+from hasher.web.application import DigestConverter
+from hasher.web.bodies import NEWLINE, Post, from_json
 
 BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whichever comes first
 
@@ -23,10 +24,10 @@ Pair = tuple[str, bytes]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
 
 
-def configured() -> Store:
+def configured() -> Messages:
     """The store of HASHER_STORE, which must be one that this command shares with a service."""
     store = store_of_app()
-    if not store.shared:
+    if not store.driver.shared:
         raise click.ClickException("memory:// lives in one process: set HASHER_STORE.")
     return store
 
@@ -51,7 +52,7 @@ def verify() -> None:
     with reported(configured()), Progress("verified", configured().count()) as progress:
         damage = Damage()
         for name, message in damage.left_out_of(configured().items()):
-            if configured().get(name) != message:
+            if configured().driver.get(name) != message:
                 damage.found(name)
             progress.advance(1)
     damage.fail()
@@ -107,14 +108,14 @@ def get(name: str) -> None:
     """Write one message to standard output, as it is."""
     if not re.fullmatch(DigestConverter.regex, name):
         raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
-    with reported(configured()):
-        message = configured().get(name)
-    if message is None:
-        raise click.ClickException("Message not found.")
     try:
-        sys.stdout.buffer.write(verified(message, name))
+        with reported(configured()):
+            message = configured().get(name)
     except DamagedMessage:
         raise click.ClickException(f"The message stored under {name} is damaged.") from None
+    if message is None:
+        raise click.ClickException("Message not found.")
+    sys.stdout.buffer.write(message)
 
 
 @store_cli.command()
@@ -127,8 +128,8 @@ def put() -> None:
         raise click.ClickException(f"It is not UTF-8 (at byte {error.start}).") from None
     with reported(configured()):
         configured().check()
-        configured().put(digest(message), message)
-    click.echo(digest(message))
+        digest, _ = configured().put(message)
+    click.echo(digest)
 
 
 class Damage:
@@ -157,7 +158,7 @@ class Damage:
             raise click.ClickException(f"{self.count} damaged messages were found.")
 
 
-def put_all(pairs: Iterable[Pair], target: Store, progress: Progress) -> int:
+def put_all(pairs: Iterable[Pair], target: Messages, progress: Progress) -> int:
     """Put pairs in batches, so that memory stays flat and each trip pays; how many were new.
 
     Whatever ends the pairs, those that came before it are put.
@@ -176,12 +177,12 @@ def put_all(pairs: Iterable[Pair], target: Store, progress: Progress) -> int:
     return added
 
 
-def put_batch(batch: dict[str, bytes], target: Store, progress: Progress) -> int:
+def put_batch(batch: dict[str, bytes], target: Messages, progress: Progress) -> int:
     """Put a batch and empty it; how many of it were new."""
-    pairs = list(batch.items())
+    messages = list(batch.values())
     batch.clear()
-    added = target.put_many(pairs)
-    progress.advance(len(pairs))
+    _, added = target.put_many(messages)
+    progress.advance(len(messages))
     return added
 
 
@@ -192,28 +193,28 @@ def parsed(lines: BinaryIO) -> Iterator[Pair]:
             message = from_json(line)
         except ValueError as error:
             raise click.ClickException(f"line {number}: {error}") from None
-        yield digest(message), message
+        yield digest_of(message), message
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Store]:
+def opened(url: str) -> Iterator[Messages]:
     """The store at `url`, for one command."""
     try:
-        store = open_store(url)
+        driver = locate(url).open()
     except (ValueError, Unusable) as error:
         raise click.ClickException(f"The store's URL {error}.") from None
-    with closing(store):
-        if not store.shared:
+    with closing(Messages(driver)) as store:
+        if not driver.shared:
             raise click.ClickException("memory:// lives in one process: name another store.")
         yield store
 
 
 @contextmanager
-def reported(*stores: Store) -> Iterator[None]:
+def reported(*stores: Messages) -> Iterator[None]:
     """What goes wrong with `stores`, in a sentence in place of a traceback."""
     errors: tuple[type[Exception], ...] = (
         Unusable,
-        *chain.from_iterable(store.errors for store in stores),
+        *chain.from_iterable(store.driver.errors for store in stores),
     )
     try:
         yield

@@ -4,10 +4,9 @@ from base64 import b64encode
 
 from flask import Blueprint, Response, abort, current_app, request
 
-from hasher import media, permission
-from hasher.digest import digest, verified
-from hasher.lean import Environ
-from hasher.stores import Store
+from hasher.stores.messages import Messages
+from hasher.telemetry.record import Environ
+from hasher.web import bodies, permission, responses
 
 messages = Blueprint("messages", __name__)
 
@@ -18,47 +17,45 @@ def post_message() -> Response:
     environ = request.environ
     config = current_app.config
     permission.require(environ, config["WRITE_TOKENS"])
-    if media.media_type(environ) == media.NDJSON:
+    if bodies.media_type(environ) == responses.NDJSON:
         return post_messages(environ)
-    message = media.read_message(environ, config["MAX_MESSAGE_BYTES"])
-    name = digest(message)
-    status = 201 if store().put(name, message) else 200
-    return media.json_response({"digest": name}, status, {"Location": f"/messages/{name}"})
+    message = bodies.read_message(environ, config["MAX_MESSAGE_BYTES"])
+    digest, new = store().put(message)
+    status = 201 if new else 200
+    return responses.json_response({"digest": digest}, status, {"Location": f"/messages/{digest}"})
 
 
 def post_messages(environ: Environ) -> Response:
     """Store the messages in the lines of the body: 200 with the digest of each."""
     limits = current_app.config["MAX_BULK_BYTES"], current_app.config["MAX_MESSAGE_BYTES"]
-    found = media.read_messages(environ, *limits)
-    names = [digest(message) for message in found]
-    store().put_many(list(dict(zip(names, found, strict=True)).items()))
-    return media.digests_response(names)
+    digests, _ = store().put_many(bodies.read_messages(environ, *limits))
+    return responses.digests_response(digests)
 
 
-@messages.get("/messages/<digest:name>")
-def get_message(name: str) -> Response:
-    """The message as JSON."""
-    body = media.as_json({"message": read(name).decode()})
-    return media.cacheable(body, media.JSON, etag=name)
+@messages.get("/messages/<digest:digest>")
+def get_message(digest: str) -> Response:
+    """Answer the message as JSON."""
+    body = responses.as_json({"message": read(digest).decode()})
+    return responses.cacheable(body, responses.JSON, etag=digest)
 
 
-@messages.get("/messages/<digest:name>.txt")
-def get_text(name: str) -> Response:
-    """The message itself, with a digest header that equals the one in the address (RFC 9530)."""
-    digest_in_base64 = b64encode(bytes.fromhex(name)).decode()
+@messages.get("/messages/<digest:digest>.txt")
+def get_text(digest: str) -> Response:
+    """Answer the message itself, with its digest in a header (RFC 9530)."""
+    digest_in_base64 = b64encode(bytes.fromhex(digest)).decode()
     proof = {"Repr-Digest": f"sha-256=:{digest_in_base64}:"}
-    return media.cacheable(read(name), media.TEXT, etag=f"{name}.txt", **proof)
+    return responses.cacheable(read(digest), responses.TEXT, etag=f"{digest}.txt", **proof)
 
 
-def read(name: str) -> bytes:
-    """The message stored under `name`, hashed again before anybody sees it; 404 without one."""
-    message = store().get(name)
+def read(digest: str) -> bytes:
+    """Return the stored message; 404 if there is none."""
+    message = store().get(digest)
     if message is None:
         abort(404)
-    return verified(message, name)
+    return message
 
 
-def store() -> Store:
-    """The store that the application was made with."""
-    opened: Store = current_app.extensions["store"]
+def store() -> Messages:
+    """Return the store that the application was made with."""
+    opened: Messages = current_app.extensions["messages"]
     return opened

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
-from hasher.stores import Means, store_class
+from hasher.stores import Location, Resources, locate
+from hasher.stores.memory import MemoryLocation
 
 MiB = 1024 * 1024
 # What a bearer token can consist of (RFC 6750, section 2.1), one or several.
@@ -45,7 +46,7 @@ class Settings(
     The README's table has one row for each, and a test compares the two.
     """
 
-    store: Annotated[str, Meta(description="where messages are kept")] = "memory://"
+    store: Annotated[Location, Meta(description="where messages are kept")] = MemoryLocation()
     memory_limit: Annotated[
         int,
         Meta(ge=1, le=2**50, description="the memory that `memory://` may fill, in bytes"),
@@ -140,12 +141,7 @@ class Settings(
     @property
     def shared(self) -> bool:
         """Whether several workers see the same messages."""
-        return store_class(self.store).shared
-
-    @property
-    def scheme(self) -> str:
-        """Which kind of store it is, as its URL says."""
-        return self.store.partition("://")[0]
+        return self.store.shared
 
     @property
     def tokens(self) -> tuple[bytes, ...]:
@@ -153,9 +149,9 @@ class Settings(
         return tuple(token.strip().encode() for token in self.write_tokens.split(",") if token)
 
     @property
-    def means(self) -> Means:
+    def resources(self) -> Resources:
         """What the store of one process may use."""
-        return Means(memory_limit=self.memory_limit, threads=self.threads)
+        return Resources(memory_limit=self.memory_limit, threads=self.threads)
 
     @property
     def workers(self) -> int:
@@ -169,7 +165,7 @@ def converted(text: str, field: FieldInfo) -> Any:
     """The value of one variable, or InvalidSetting with what is allowed."""
     try:
         if field.name == "store":
-            store_class(text)
+            return locate(text)
         is_number = text.removeprefix("-").isdecimal()
         return msgspec.convert(text, field.type, strict=not is_number)
     except msgspec.ValidationError:

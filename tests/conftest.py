@@ -8,21 +8,21 @@ from flask.testing import FlaskClient
 
 from hasher import create_app
 from hasher.settings import Settings
-from hasher.stores import Store
-from hasher.stores.memory import MemoryStore
+from hasher.stores import Driver
+from hasher.stores.memory import MemoryDriver
 
 # A shell makes what it starts in the background ignore Ctrl-C, and so what that starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
-def store() -> Store:
+def store() -> Driver:
     """An empty store with room for every test."""
-    return MemoryStore(limit=2**24)
+    return MemoryDriver(limit=2**24)
 
 
 @pytest.fixture
-def app(store: Store) -> Flask:
+def app(store: Driver) -> Flask:
     """The application on that store, with a small limit on bodies."""
     return create_app(Settings(max_message_bytes=1000), store=store)
 
@@ -34,7 +34,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def roomy(store: Store) -> FlaskClient:
+def roomy(store: Driver) -> FlaskClient:
     """A client with the default limit, which JSON's escapes carry no short text over."""
     return create_app(Settings(), store=store).test_client()
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template
 
-from hasher import media
 from hasher.page.description import described, resolved
+from hasher.web.responses import json_response
 
 page = Blueprint("page", __name__, template_folder="templates")
 
@@ -45,7 +45,7 @@ def docs() -> Response:
 @page.get("/openapi.json")
 def openapi() -> Response:
     """The API's description, as a program reads it."""
-    return media.json_response(own_description(), headers=HEADERS)
+    return json_response(own_description(), headers=HEADERS)
 
 
 @page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")

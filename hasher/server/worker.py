@@ -26,13 +26,12 @@ from gunicorn.http.message import Request
 from gunicorn.http.wsgi import create
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from hasher.health import DRAINING
-from hasher.observe import LARGE, request_id
-from hasher.server.draining import begun
 from hasher.server.lead import Lead, LeadersSocket
 from hasher.server.refusals import error_response, refusal
 from hasher.server.response import WholeResponse
+from hasher.telemetry.record import BEFORE_WAIT, request_id
 
+LARGE = 64 * 1024  # bytes of a body that take as long as many requests
 STALL = 5  # seconds for which a client may neither send nor take a byte before it is cut
 GARBAGE = 50_000  # objects that are made before cycles among them are looked for
 LINGER = 1.0  # seconds that a client has to stop sending what was refused
@@ -76,10 +75,8 @@ class Worker(ThreadWorker):
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Tell the application what gunicorn does not, and do what gunicorn does not let it."""
+        """Load the application, which gunicorn then leaves no time to collect garbage."""
         super().load_wsgi()
-        application: Any = self.app.wsgi()
-        application.extensions["store"].call_before_delays(self.lead.hand_over)
         # What is loaded by now stays; and requests leave no cycles to be looked for often.
         gc.freeze()
         gc.set_threshold(GARBAGE)
@@ -183,7 +180,7 @@ class Worker(ThreadWorker):
         parts = (req, conn.sock, conn.client, conn.server, self.cfg)
         response, environ = create(*parts, response_class=WholeResponse)  # type: ignore[assignment]
         environ["wsgi.multithread"] = True
-        environ[DRAINING] = begun[0]
+        environ[BEFORE_WAIT] = self.lead.hand_over
         if not (self.alive and self.cfg.keepalive):
             response.force_close()
         if takes_long(environ):

@@ -1,43 +1,53 @@
-"""Where messages are kept. One URL chooses the store; each store is one module."""
+"""Where messages are kept. One URL chooses the store; each driver is one module."""
 
 from importlib import import_module
 
-from hasher.stores.base import DEFAULT, Means, Store, StoreFull, Unusable
+from hasher.stores.driver import (
+    DamagedMessage,
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    Unusable,
+)
 
-__all__ = ["Means", "Store", "StoreFull", "Unusable", "open_store", "store_class"]
+__all__ = [
+    "DamagedMessage",
+    "Driver",
+    "Location",
+    "Outcome",
+    "Resources",
+    "StoreFull",
+    "Stored",
+    "Unusable",
+    "locate",
+]
 
-# Imported when they are named: Redis's client is an extra, and takes 0.1 s to import.
-STORES = {
-    "memory": ("hasher.stores.memory", "MemoryStore"),
-    "sqlite": ("hasher.stores.sqlite", "SQLiteStore"),
-    "redis": ("hasher.stores.redis", "RedisStore"),
-    "rediss": ("hasher.stores.redis", "RedisStore"),
-    "redis+cluster": ("hasher.stores.redis", "RedisStore"),
+# Imported when they are named: a server's client is an extra, and takes 0.1 s to import.
+LOCATIONS = {
+    "memory": ("hasher.stores.memory", "MemoryLocation"),
+    "sqlite": ("hasher.stores.sqlite", "SQLiteLocation"),
+    "redis": ("hasher.stores.redis", "RedisLocation"),
+    "rediss": ("hasher.stores.redis", "RedisLocation"),
+    "redis+cluster": ("hasher.stores.redis", "ClusterLocation"),
 }
+EXTRAS = {"redis": "redis[hiredis]"}  # a module that may be missing, and what brings it
 
 
-def store_class(url: str) -> type[Store]:
-    """The kind of store that `url` names, or ValueError with what is allowed instead."""
+def locate(url: str) -> Location:
+    """Return where `url` says that messages are kept. ValueError says what is allowed instead."""
     scheme = url.partition("://")[0]
-    if scheme not in STORES or "://" not in url:
-        known = ", ".join(f"{known}://" for known in STORES)
+    if scheme not in LOCATIONS or "://" not in url:
+        known = ", ".join(f"{known}://" for known in LOCATIONS)
         raise ValueError(f"must start with one of {known}")
-    module, name = STORES[scheme]
+    module, name = LOCATIONS[scheme]
     try:
-        kind: type[Store] = getattr(import_module(module), name)
+        kind: type[Location] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if error.name not in EXTRAS:
             raise
-        raise ValueError("needs the package redis: pip install 'redis[hiredis]'") from None
-    kind.parse(url)
-    return kind
-
-
-def open_store(url: str, means: Means = DEFAULT) -> Store:
-    """The store that `url` names.
-
-    ValueError where it names none, Unusable where that can be seen not to work. A server that is
-    down is no reason: its store opens, and raises one of its `errors` when it is used.
-    """
-    kind = store_class(url)
-    return kind.open(means, **kind.parse(url))
+        needed = EXTRAS[error.name]
+        raise ValueError(f"needs the package {error.name}: pip install '{needed}'") from None
+    return kind.parse(url)

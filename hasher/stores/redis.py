@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +35,16 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from hasher.stores.base import Means, Store, StoreFull, Unusable
+from hasher.stores.driver import (
+    DEFAULT,
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    Unusable,
+)
 from hasher.stores.outage import Outage
 from hasher.stores.urls import parameters
 
@@ -49,16 +59,43 @@ class TooFewReplicas(RedisError):
     """The message is stored, but not on as many replicas as were asked for."""
 
 
-class RedisStore(Store):
+@dataclass(frozen=True)
+class RedisLocation(Location):
+    """One server."""
+
+    address: Mapping[str, Any]
+    replicas: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        known: dict[str, Any] = {"replicas": [str(count) for count in range(10)]}
+        if split.scheme == "rediss":
+            known["ca"] = None
+        query = parameters(split, **known)
+        address = cluster_of(split) if "+" in split.scheme else server_of(split, query.get("ca"))
+        return cls(url, address, int(query.get("replicas", 0)))
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "RedisDriver":  # noqa: ARG002 - nothing is made
+        return RedisDriver(lambda: server(resources.threads, **self.address), self.replicas)
+
+
+@dataclass(frozen=True)
+class ClusterLocation(RedisLocation):
+    """Some of the servers of a cluster."""
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "RedisDriver":  # noqa: ARG002 - nothing is made
+        return RedisDriver(lambda: cluster(resources.threads, **self.address), self.replicas)
+
+
+class RedisDriver(Driver):
     """Messages under `hasher:<digest>`, on one server or a cluster.
 
     `connect` makes the client, on first use, so that a service starts while its store is down.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (RedisError, RedisClusterException, OSError)
-    shared: ClassVar[bool] = True
-    files: ClassVar[int] = 6  # a connection to each server: one, or the masters of a large cluster
-    waits: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
+    blocking: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
 
     def __init__(self, connect: Callable[[], Any], replicas: int = 0) -> None:
         self._replicas = replicas
@@ -67,33 +104,17 @@ class RedisStore(Store):
         self._connect = OneAtATime(connect)
         self._refresh = OneAtATime(self._learn_topology)
 
-    @staticmethod
-    def parse(url: str) -> dict[str, Any]:
-        split = urlsplit(url)
-        counts = [str(count) for count in range(10)]
-        known: dict[str, Any] = {"replicas": counts}
-        if split.scheme == "rediss":
-            known["ca"] = None
-        query = parameters(split, **known)
-        address = cluster_of(split) if "+" in split.scheme else server_of(split, query.get("ca"))
-        return {"address": address, "replicas": int(query.get("replicas", 0))}
+    def put(self, digest: str, message: bytes) -> Outcome:
+        return Outcome.NEW if self.put_many([(digest, message)]).new else Outcome.REPEATED
 
-    @classmethod
-    def open(cls, means: Means, **parsed: Any) -> Self:
-        address = parsed["address"]
-        make = cluster if "startup_nodes" in address else server
-        return cls(lambda: make(means.threads, **address), parsed["replicas"])
-
-    def put(self, digest: str, message: bytes) -> bool:
-        return self.put_many([(digest, message)]) == 1
-
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
         pairs = {PREFIX + digest.encode(): message for digest, message in messages}
-        return sum(
+        new = sum(
             self._put_at_node(keys[start : start + TRIP], pairs)
             for keys in self._by_node(pairs)
             for start in range(0, len(keys), TRIP)
         )
+        return Stored(new, len(messages) - new)
 
     def _put_at_node(self, keys: Sequence[bytes], pairs: Mapping[bytes, bytes]) -> int:
         """Store `keys`, which one server holds; how many are new."""

@@ -12,12 +12,22 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from hasher.stores.base import Means, Store, StoreFull, Unusable
+from hasher.stores.driver import (
+    DEFAULT,
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    Unusable,
+)
 from hasher.stores.outage import Outage
 from hasher.stores.urls import parameters
 
@@ -116,7 +126,30 @@ class Put:
         self.wake.acquire()
 
 
-class SQLiteStore(Store):
+@dataclass(frozen=True)
+class SQLiteLocation(Location):
+    """A file, and how its writes are synced."""
+
+    path: str
+    synchronous: str = "full"
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        path = unquote(split.path[1:])
+        if split.netloc or not path.strip("/") or path == ":memory:" or "\0" in path:
+            raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
+        return cls(url, path, **parameters(split, synchronous=("full", "normal")))
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "SQLiteDriver":  # noqa: ARG002 - it needs none
+        if not create and not Path(self.path).is_file():
+            raise Unusable(f"{self.path} does not exist")
+        driver = SQLiteDriver(self.path, self.synchronous)
+        driver.prepare()
+        return driver
+
+
+class SQLiteDriver(Driver):
     """A table of messages. Readers wait for nobody; writers take turns and share commits.
 
     Each thread reads over a connection of its own. Of the threads that wait to write, one commits
@@ -126,9 +159,7 @@ class SQLiteStore(Store):
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError)
-    shared: ClassVar[bool] = True
-    files: ClassVar[int] = 4  # the database, its log, the log's index, and the turn
-    waits: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
+    blocking: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
 
     _held: weakref.WeakSet[Held]
     _writing: Held | None
@@ -143,21 +174,6 @@ class SQLiteStore(Store):
         self._start()
         ours = weakref.WeakMethod(self._start)
         os.register_at_fork(after_in_child=lambda: (start := ours()) and start())
-
-    @staticmethod
-    def parse(url: str) -> dict[str, Any]:
-        split = urlsplit(url)
-        path = unquote(split.path[1:])
-        if split.netloc or not path.strip("/") or path == ":memory:" or "\0" in path:
-            raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
-        query = parameters(split, synchronous=("full", "normal"))
-        return {"path": path, **query}
-
-    @classmethod
-    def open(cls, means: Means, **parsed: Any) -> Self:  # noqa: ARG003 - it needs none
-        store = cls(**parsed)
-        store.prepare()
-        return store
 
     def prepare(self) -> None:
         """Make the file where there is none yet; Unusable where it is not a store of hasher's."""
@@ -183,13 +199,14 @@ class SQLiteStore(Store):
                 "use the hasher that wrote it, and flask store copy"
             )
 
-    def put(self, digest: str, message: bytes) -> bool:
+    def put(self, digest: str, message: bytes) -> Outcome:
         try:
-            return self._put(bytes.fromhex(digest), message)
+            new = self._put(bytes.fromhex(digest), message)
         except (StoreFull, sqlite3.Error, OSError):
             if self.get(digest) is None:
                 raise
-            return False  # a repeat needs no turn to write, and no room on the disk
+            return Outcome.REPEATED  # which needs no turn to write, and no room on the disk
+        return Outcome.NEW if new else Outcome.REPEATED
 
     def _put(self, key: bytes, message: bytes) -> bool:
         """Store `message` together with those of other threads; whether it is new."""
@@ -247,13 +264,13 @@ class SQLiteStore(Store):
         for put in puts:
             put.wake.release()
 
-    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> int:
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
         new = 0
         for number, rows in enumerate(neighbours(messages)):
             if number:
                 time.sleep(2 * NAP)  # who waits for the turn would else hardly ever see it free
             new += self._write(partial(add_all, rows), time.monotonic() + PATIENCE)
-        return new
+        return Stored(new, len(messages) - new)
 
     def _write(self, change: Callable[[sqlite3.Connection], T], deadline: float) -> T:
         """What `change` returns, in one transaction of its own.

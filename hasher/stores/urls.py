@@ -6,9 +6,10 @@ from urllib.parse import SplitResult, parse_qsl
 
 
 def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, str]:
-    """The query of `url`. `known` has the values that each parameter may take; None allows any.
+    """Return the query of `url`.
 
-    ValueError for any other parameter or value; its text names what is known, and never a password.
+    `known` has the values that each parameter may take; None allows any. ValueError for any other
+    parameter or value; its text names what is known, and never a password.
     """
     if url.fragment:
         raise ValueError("must have # written as %23")
@@ -27,10 +28,10 @@ def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, s
 
 
 def redacted(url: str) -> str:
-    """`url` without a user and password, for a log."""
+    """Return `url` without a user and password, for a log."""
     return re.sub("//[^/]*@", "//***@", url)
 
 
 def listed(names: Collection[str]) -> str:
-    """Names in a sentence."""
+    """Return names as a sentence lists them."""
     return ", ".join(names)

@@ -15,8 +15,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.servers import PATIENCE, program
-from tests.system.service import Service
+from tests.support.servers import PATIENCE, program
+from tests.support.service import Service
 
 # Chromium by itself asks its makers for updates and the like; the last makes hasher.test a
 # name of this machine that is not localhost: an origin that Chromium does not take for secure.

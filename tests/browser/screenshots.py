@@ -10,8 +10,8 @@ from typing import Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.servers import program
-from tests.system.service import ROOT, Service
+from tests.support.servers import program
+from tests.support.service import ROOT, Service
 
 ORIGIN = "http://hasher.example"
 TEXTS = [

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.system.service import Service
+from tests.support.service import Service
 
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 LONG = "A message that is longer than a line. " * 20 + "x" * 500

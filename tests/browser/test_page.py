@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Visit
-from tests.servers import free_ports
-from tests.system.service import Service
+from tests.support.servers import free_ports
+from tests.support.service import Service
 
 LIMIT = 1024 * 1024  # the default of HASHER_MAX_MESSAGE_BYTES
 FOO = sha256(b"foo").hexdigest()

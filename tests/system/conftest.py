@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.service import Service
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import until
-from tests.system.service import PROCFILE, Service, is_running
+from tests.support.servers import until
+from tests.support.service import PROCFILE, Service, is_running
 
 CORES = sorted(os.sched_getaffinity(0))
 BOTH = sorted([CORES[0], CORES[1 % len(CORES)]])

@@ -10,8 +10,8 @@ from bench.contenders import CONTENDERS, HASHER, Contender, hasher
 from bench.load import Failed, mixed, run
 from bench.scaling import Effort, cached_service, reads_through
 from bench.seeds import check, sow, write_digests
-from tests.documents import ROOT
-from tests.servers import program, skip
+from tests.support.documents import ROOT
+from tests.support.servers import program, skip
 
 HALF = mixed("half", reads=50)
 

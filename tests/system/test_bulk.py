@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer, until
-from tests.system.load import Load
-from tests.system.service import Service
+from tests.support.load import Load
+from tests.support.servers import RedisServer, until
+from tests.support.service import Service
 
 Record = Callable[[str, object], None]
 NDJSON = {"Content-Type": "application/x-ndjson"}

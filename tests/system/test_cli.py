@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer, until
-from tests.system.service import BIN, ROOT, Service
+from tests.support.servers import RedisServer, until
+from tests.support.service import BIN, ROOT, Service
 
 NAME = sha256(b"foo").hexdigest()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisCluster, RedisServer, until
-from tests.system.load import Load
-from tests.system.service import Service
+from tests.support.load import Load
+from tests.support.servers import RedisCluster, RedisServer, until
+from tests.support.service import Service
 
 
 @pytest.fixture

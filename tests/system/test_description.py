@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import until
-from tests.system.description import Answers, item_of, take_request
-from tests.system.front import THROUGH_NGINX
-from tests.system.load import Load
-from tests.system.service import BIN, DESCRIBED, ROOT, Service
+from tests.support.description import Answers, item_of, take_request
+from tests.support.front import THROUGH_NGINX
+from tests.support.load import Load
+from tests.support.servers import until
+from tests.support.service import BIN, DESCRIBED, ROOT, Service
 
 NAME = "0" * 64
 SCHEMATHESIS = [
@@ -32,7 +32,7 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
     ended = subprocess.run(
         [str(BIN / "schemathesis"), "run", str(file), "--url", url, *SCHEMATHESIS],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.system.ndjson"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.support.ndjson"},
         capture_output=True,
         text=True,
         check=False,

@@ -16,9 +16,9 @@ from typing import Self
 
 import pytest
 
-from tests.documents import DOCUMENTS, ROOT, Block, blocks, replaced
-from tests.servers import RedisServer, free_ports, program, until
-from tests.system.service import BIN, plain_environ
+from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, replaced
+from tests.support.servers import RedisServer, free_ports, program, until
+from tests.support.service import BIN, plain_environ
 
 OPERATIONS = ROOT / "deploy" / "README.md"
 BENCH = "takes minutes; test_bench.py runs its command, and each server, for a second"

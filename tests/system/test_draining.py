@@ -4,9 +4,9 @@ import signal
 import time
 from pathlib import Path
 
-from tests.servers import until
-from tests.system.load import Load
-from tests.system.service import Service
+from tests.support.load import Load
+from tests.support.servers import until
+from tests.support.service import Service
 
 
 def test_readiness_fails_first_and_requests_are_served(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import until
-from tests.system.service import Client, Service, is_running
+from tests.support.servers import until
+from tests.support.service import Client, Service, is_running
 
 Record = Callable[[str, object], None]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import free_ports, in_use, program, until
-from tests.system.front import THROUGH_NGINX
-from tests.system.service import ROOT, Service, is_running, plain_environ
+from tests.support.front import THROUGH_NGINX
+from tests.support.servers import free_ports, in_use, program, until
+from tests.support.service import ROOT, Service, is_running, plain_environ
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import certificate, free_ports, program, until
-from tests.system.front import Fleet, Front
-from tests.system.load import Load, Reads
-from tests.system.service import Client, Service, is_running
+from tests.support.front import Fleet, Front
+from tests.support.load import Load, Reads
+from tests.support.servers import certificate, free_ports, program, until
+from tests.support.service import Client, Service, is_running
 
 Record = Callable[[str, object], None]
 NAME = "0" * 64

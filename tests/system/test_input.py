@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.system.service import Answer, Service
+from tests.support.service import Answer, Service
 
 LIMIT = 1024 * 1024  # the default of HASHER_MAX_MESSAGE_BYTES
 DEEP = 100_000

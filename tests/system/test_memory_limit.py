@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.service import Client, Service
+from tests.support.service import Client, Service
 
 MiB = 1024 * 1024
 

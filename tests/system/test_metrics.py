@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import until
-from tests.system.load import Load
-from tests.system.service import Service, is_running
+from tests.support.load import Load
+from tests.support.servers import until
+from tests.support.service import Service, is_running
 
 FILES = Path("/dev/shm")  # noqa: S108 - where the service keeps them
 
@@ -57,7 +57,7 @@ def test_the_counts_are_the_clients_own_over_workers_and_their_deaths(service: S
         until(lambda: more.has_sent(500))
     assert counted(service) == load.outcomes + more.outcomes
     news = len(load.acknowledged) + len(more.acknowledged)
-    assert samples(service, "hasher_messages_total") == {"new": news, "repeated": 0}
+    assert samples(service, "hasher_messages_total") == {"new": news, "repeated": 0, "mended": 0}
     puts = samples(service, "hasher_store_operation_duration_seconds_count")["put"]
     assert puts == news
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import blocks, replaced
-from tests.servers import RedisServer, free_ports, program, until
-from tests.system.load import Load
-from tests.system.service import BIN, ROOT, Service
+from tests.support.documents import blocks, replaced
+from tests.support.load import Load
+from tests.support.servers import RedisServer, free_ports, program, until
+from tests.support.service import BIN, ROOT, Service
 
 README = ROOT / "deploy" / "README.md"
 SCRIPTS = [block for block in blocks(README) if block.language == "sh"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer, certificate, free_ports, until
-from tests.system.load import Load
-from tests.system.service import Service, refused_start
+from tests.support.load import Load
+from tests.support.servers import RedisServer, certificate, free_ports, until
+from tests.support.service import Service, refused_start
 
 Record = Callable[[str, object], None]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RedisServer, until
-from tests.system.service import Service
+from tests.support.servers import RedisServer, until
+from tests.support.service import Service
 
 Record = Callable[[str, object], None]
 

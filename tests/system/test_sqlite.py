@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import until
-from tests.system.load import Load
-from tests.system.service import BIN, ROOT, Service, is_running, refused_start
+from tests.support.load import Load
+from tests.support.servers import until
+from tests.support.service import BIN, ROOT, Service, is_running, refused_start
 
 Record = Callable[[str, object], None]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.service import Service, refused_start
+from tests.support.service import Service, refused_start
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The three steps of the original service, over a real socket."""
 
-from tests.system.service import Service
+from tests.support.service import Service
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 

@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from tests.servers import certificate, until
-from tests.system.service import Client, Service
+from tests.support.servers import certificate, until
+from tests.support.service import Client, Service
 
 THREADS = 3
 HEAD = b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"

@@ -1,0 +1,1 @@
+"""What gunicorn.conf.py calls: checks before the start, draining, metric files, one worker."""

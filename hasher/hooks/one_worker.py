@@ -1,0 +1,60 @@
+"""gunicorn's hooks for a store that lives in one process: there is never a second worker.
+
+With two, each would have messages of its own, and a message stored through one would be a 404
+from the other. What would start a second one is refused, and what replaces the one waits for its
+end.
+"""
+
+import logging
+import os
+import time
+from signal import SIGINT, SIGKILL, SIGQUIT, SIGTERM
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+
+from hasher.settings import InvalidSetting
+
+log = logging.getLogger("gunicorn.error")
+
+STOPS = {SIGTERM, SIGINT, SIGQUIT}
+INSTEAD = "memory:// keeps messages in one process"
+
+
+def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
+    """Refuse a second worker: at start the start itself, later (SIGTTIN) only the worker."""
+    if old is None and new != 1:
+        raise InvalidSetting(f"{new} workers were asked for, and {INSTEAD}: use -w 1.")
+    if new > 1:
+        log.warning("No worker was added, since %s.", INSTEAD)
+        server.num_workers = 1
+
+
+def pre_exec(_server: Arbiter) -> None:
+    """Refuse a second master (SIGUSR2). This runs in its process: the first one goes on."""
+    log.warning("No second master was started, since %s.", INSTEAD)
+    os._exit(0)
+
+
+def await_end_of_last(server: Arbiter) -> None:
+    """End the worker that a reload (SIGHUP) replaces before the new one starts.
+
+    Clients that connect in between wait in the listening socket's queue.
+    """
+    server.kill_workers(SIGTERM)
+    deadline = time.monotonic() + server.cfg.graceful_timeout
+    meanwhile: list[int] = []
+    while server.WORKERS:
+        if time.monotonic() > deadline:
+            server.kill_workers(SIGKILL)
+        meanwhile += server.wait_for_signals(timeout=0.02)
+        if STOPS.intersection(meanwhile):
+            raise StopIteration  # which is how gunicorn's own handlers stop it
+        server.reap_workers()
+    for number in meanwhile:
+        server.SIG_QUEUE.put_nowait(number)
+
+
+def report_loss(worker: Any) -> None:
+    """Say that all messages went with a worker that was stopped, reloaded or lost."""
+    log.warning("Worker %s has ended, and all messages with it, since %s.", worker.pid, INSTEAD)

@@ -1,0 +1,142 @@
+"""Messages over any driver: named by their digest, verified when they are read, timed, observed.
+
+The name of a message is its SHA-256 (FIPS 180-4), as 64 lowercase hexadecimal characters.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from time import perf_counter
+from typing import Protocol, Self, TypeVar
+
+from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored
+
+T = TypeVar("T")
+
+log = logging.getLogger("hasher.stores")
+
+NEW, MENDED = Outcome.NEW, Outcome.MENDED
+LARGE = 1024 * 1024  # bytes that take as long to hash as many requests take to answer
+
+
+class StoreObserver(Protocol):
+    """Is told what the store does, in the thread that asked for it."""
+
+    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
+        """Note an operation of the driver, its seconds, and the exception that it raised."""
+
+    def stored(self, counts: Stored) -> None:
+        """Note that messages were stored."""
+
+
+def digest_of(message: bytes) -> str:
+    """Return the digest of `message`."""
+    return sha256(message).hexdigest()
+
+
+def verified(message: bytes, digest: str) -> bytes:
+    """Return `message`. DamagedMessage if its digest is not `digest`."""
+    if sha256(message).hexdigest() != digest:
+        raise DamagedMessage(digest)
+    return message
+
+
+class Messages:
+    """The messages of a store.
+
+    `before_blocking` is called before the calling thread waits for the driver, or computes for
+    long. The driver's exceptions pass through, after `observers` are told of them.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        observers: Sequence[StoreObserver] = (),
+        before_blocking: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.driver = driver
+        self._observers = observers
+        self._before_blocking = before_blocking
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def put(self, message: bytes) -> tuple[str, bool]:
+        """Store `message`; return its digest, and whether it is new."""
+        if len(message) > LARGE:
+            self._before_blocking()
+        digest = sha256(message).hexdigest()
+        outcome = self._timed("put", self.driver.put, digest, message)
+        counts = COUNTS[outcome]
+        for observer in self._observers:
+            observer.stored(counts)
+        if outcome is MENDED:
+            log.warning("The damaged message %s was mended: its sender has brought it.", digest)
+        return digest, outcome is NEW
+
+    def put_many(self, messages: Iterable[bytes]) -> tuple[list[str], int]:
+        """Store `messages`; return the digest of each, in their order, and how many are new.
+
+        After an exception some of them may be stored, and putting them again is safe.
+        """
+        self._before_blocking()
+        found = list(messages)
+        digests = [sha256(message).hexdigest() for message in found]
+        distinct = dict(zip(digests, found, strict=True))
+        counts = self._timed("put_many", self.driver.put_many, list(distinct.items()))
+        told = counts._replace(repeated=counts.repeated + len(found) - len(distinct))
+        for observer in self._observers:
+            observer.stored(told)
+        if counts.mended:
+            log.warning("%d damaged messages were mended: they were sent again.", counts.mended)
+        return digests, counts.new
+
+    def get(self, digest: str) -> bytes | None:
+        """Return the message that has this digest, or None. DamagedMessage if it is altered."""
+        message = self._timed("get", self.driver.get, digest)
+        if message is None:
+            return None
+        if len(message) > LARGE:
+            self._before_blocking()
+        return verified(message, digest)
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Yield every digest with what is stored under it, not verified, in bounded memory."""
+        return self.driver.items()
+
+    def count(self) -> int:
+        """Return how many messages are stored."""
+        return self.driver.count()
+
+    def check(self) -> str | None:
+        """Ask whether the store can serve; return what an operator should know of it, or None."""
+        return self._timed("check", self.driver.check)
+
+    def close(self) -> None:
+        """Let go of every file and connection."""
+        self.driver.close()
+
+    def _timed(self, operation: str, call: Callable[..., T], *arguments: object) -> T:
+        if operation in self.driver.blocking:
+            self._before_blocking()
+        error = None
+        started = perf_counter()
+        try:
+            return call(*arguments)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            duration = perf_counter() - started
+            for observer in self._observers:
+                observer.operated(operation, duration, error)
+
+
+COUNTS = {
+    Outcome.NEW: Stored(new=1),
+    Outcome.REPEATED: Stored(repeated=1),
+    Outcome.MENDED: Stored(mended=1),
+}

@@ -1,0 +1,98 @@
+"""Every error in one shape: `{"error": "<a sentence>"}`."""
+
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, Unauthorized
+
+from hasher.stores import DamagedMessage, Driver, StoreFull, Unusable
+from hasher.telemetry.record import RequestRecord, current
+from hasher.web.responses import NO_STORE, json_response
+
+# In place of werkzeug's own texts, which speak of browsers and spelling.
+SENTENCES = {
+    400: "The request could not be understood.",
+    404: "There is nothing here: POST /messages stores a message, GET /messages/<digest> reads it.",
+    500: "The service failed to answer; its log says why.",
+}
+
+
+def register(app: Flask, driver: Driver) -> None:
+    """Map everything that can be raised in a request to its answer."""
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(StoreFull, store_full)
+    app.register_error_handler(Unusable, unusable)
+    app.register_error_handler(DamagedMessage, damaged)
+    app.register_error_handler(Exception, crashed)
+    for error in driver.errors:
+        app.register_error_handler(error, unreachable)
+
+
+def error_response(status: int, sentence: str) -> Response:
+    """One error. It is not for caches: what is missing now may exist in a second."""
+    headers = NO_STORE | {"Retry-After": "1"} if status == 503 else NO_STORE
+    return json_response({"error": sentence}, status, headers)
+
+
+def http_error(error: HTTPException) -> Response:
+    """An error with a status of its own: ours from `abort`, or werkzeug's from the routing."""
+    status = error.code or 500
+    response = error_response(status, sentence_for(error, status))
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = dict(error.get_headers())["WWW-Authenticate"]
+    return response
+
+
+def sentence_for(error: HTTPException, status: int) -> str:
+    """The sentence given to `abort`, or the one for a status that came without."""
+    if status == 404 and request.path.startswith("/messages/"):
+        return "Message not found."
+    if isinstance(error, MethodNotAllowed):
+        return f"This address takes {', '.join(sorted(error.valid_methods or ()))}."
+    if error.description and error.description != type(error).description:
+        return error.description
+    return SENTENCES.get(status, SENTENCES[400 if status < 500 else 500])
+
+
+def fault(kind: str) -> RequestRecord:
+    """Note why the request fails, for the log and the metrics; return its record."""
+    record = current()
+    record.fault = kind
+    return record
+
+
+def store_full(_: StoreFull) -> Response:
+    """A store at its limit takes no new message, and still gives back every old one."""
+    fault("full")
+    return error_response(507, "The store is full: messages stored already can still be read.")
+
+
+def unreachable(error: Exception) -> Response:
+    """A store that cannot be asked: never a 404, since the message may well be there."""
+    record = fault("unreachable")
+    current_app.logger.error("Request %s: the store cannot be reached: %s", record.id, error)
+    return error_response(503, "The store cannot be reached; try again in a moment.")
+
+
+def unusable(error: Unusable) -> Response:
+    """A store that answers, and that could lose what it is given."""
+    record = fault("unusable")
+    current_app.logger.error("Request %s: the store must not be used: %s.", record.id, error)
+    return error_response(503, f"The store must not be used: {error}.")
+
+
+def damaged(error: DamagedMessage) -> Response:
+    """A stored message that no longer matches its digest is reported and never served."""
+    record = fault("damaged")
+    current_app.logger.error(
+        "Request %s: the message stored under %s is damaged: not served.", record.id, error.digest
+    )
+    return error_response(500, "The stored message is damaged, so it is not served.")
+
+
+def crashed(error: Exception) -> Response:
+    """Anything that nobody foresaw: the client gets a sentence, the log the traceback."""
+    record = fault("crashed")
+    what = f"{request.method} {request.url_rule}"
+    current_app.logger.error("Request %s (%s) failed.", record.id, what, exc_info=error)
+    return error_response(500, SENTENCES[500])

@@ -1,0 +1,61 @@
+"""For load balancers and supervisors: whether the process lives, and whether it can serve."""
+
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+
+from flask import Blueprint, Response, abort, current_app
+
+from hasher.web.responses import NO_STORE, json_response
+
+health = Blueprint("health", __name__)
+INTERVAL = 1.0  # seconds between two questions to the store
+
+
+class Readiness:
+    """What the store's check has said, which is asked again no sooner than INTERVAL.
+
+    `draining` says whether the server is about to stop.
+    """
+
+    def __init__(
+        self, check: Callable[[], object], draining: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.draining = draining
+        self._check = check
+        self._lock = Lock()
+        self._next = 0.0
+        self._failure: Exception | None = None
+
+    def require(self) -> None:
+        """Raise what the store's check raises, or has raised lately."""
+        with self._lock:
+            if monotonic() >= self._next:
+                self._failure = self._ask()
+                self._next = monotonic() + INTERVAL
+            failure = self._failure
+        if failure:
+            raise failure.with_traceback(None)  # which would grow at every raise
+
+    def _ask(self) -> Exception | None:
+        try:
+            self._check()
+        except Exception as failure:  # noqa: BLE001 - it is raised where readiness is asked for
+            return failure
+        return None
+
+
+@health.get("/healthz")
+def alive() -> Response:
+    """Answer 200 from any process that answers at all; the store is not asked."""
+    return json_response({"status": "alive"}, headers=NO_STORE)
+
+
+@health.get("/readyz")
+def ready() -> Response:
+    """Answer 200 if the store can serve; 503 with the reason if it cannot, or before the stop."""
+    readiness: Readiness = current_app.extensions["readiness"]
+    if readiness.draining():
+        abort(503, "The service is about to stop: send requests to another instance.")
+    readiness.require()
+    return json_response({"status": "ready"}, headers=NO_STORE)

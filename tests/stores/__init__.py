@@ -1,0 +1,1 @@
+"""Tests that hold the drivers to their contract."""

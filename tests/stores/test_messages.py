@@ -1,0 +1,131 @@
+"""Messages over a driver: named by SHA-256, verified, mended, timed."""
+
+import logging
+
+import pytest
+
+from hasher.stores import DamagedMessage, Driver, Stored, StoreFull
+from hasher.stores.memory import MemoryDriver
+from hasher.stores.messages import LARGE, Messages, digest_of, verified
+
+VECTORS = [  # FIPS 180-4 examples, NIST CSRC
+    (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    (
+        b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+    ),
+    (b"a" * 10**6, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
+]
+FOO = digest_of(b"foo")
+
+
+class Notes:
+    """A store observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.operations: list[tuple[str, str | None]] = []
+        self.counts: list[Stored] = []
+
+    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
+        assert duration >= 0
+        self.operations.append((operation, type(error).__name__ if error else None))
+
+    def stored(self, counts: Stored) -> None:
+        self.counts.append(counts)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    """An observer."""
+    return Notes()
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """An empty driver."""
+    return MemoryDriver(limit=10 * LARGE)
+
+
+@pytest.fixture
+def messages(driver: Driver, notes: Notes) -> Messages:
+    """The messages of that driver."""
+    return Messages(driver, [notes])
+
+
+@pytest.mark.parametrize(("message", "digest"), VECTORS)
+def test_the_published_vectors_hold(messages: Messages, message: bytes, digest: str) -> None:
+    assert digest_of(message) == digest
+    assert verified(message, digest) is message
+    assert messages.put(message) == (digest, True)
+    assert messages.put(message) == (digest, False)
+    assert messages.get(digest) == message
+
+
+def test_what_is_altered_is_never_returned(messages: Messages, driver: Driver) -> None:
+    driver.put(FOO, b"bar")
+    with pytest.raises(DamagedMessage) as raised:
+        messages.get(FOO)
+    assert raised.value.digest == FOO
+
+
+def test_who_sends_a_damaged_message_again_mends_it(
+    messages: Messages, driver: Driver, notes: Notes, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.put(FOO, b"bar")
+    with caplog.at_level(logging.WARNING):
+        assert messages.put(b"foo") == (FOO, False)
+    assert messages.get(FOO) == b"foo"
+    assert notes.counts == [Stored(mended=1)]
+    assert FOO in caplog.text
+
+
+def test_many_are_named_in_their_order_and_stored_once(messages: Messages, notes: Notes) -> None:
+    digests, new = messages.put_many([b"a", b"b", b"a", b"c"])
+    assert digests == [digest_of(message) for message in (b"a", b"b", b"a", b"c")]
+    assert new == 3
+    assert notes.counts == [Stored(new=3, repeated=1)]
+
+
+def test_many_mend_too(messages: Messages, driver: Driver, notes: Notes) -> None:
+    driver.put(FOO, b"bar")
+    assert messages.put_many([b"foo", b"new"])[1] == 1
+    assert notes.counts == [Stored(new=1, mended=1)]
+    assert messages.get(FOO) == b"foo"
+
+
+def test_each_operation_is_told_once(messages: Messages, notes: Notes) -> None:
+    messages.put(b"foo")
+    messages.put_many([b"foo", b"bar"])
+    messages.get(FOO)
+    messages.check()
+    assert [name for name, _ in notes.operations] == ["put", "put_many", "get", "check"]
+
+
+def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
+    with pytest.raises(StoreFull):
+        Messages(MemoryDriver(limit=0), [notes]).put(b"foo")
+    assert notes.operations == [("put", "StoreFull")]
+    assert notes.counts == []
+
+
+class Blocking(MemoryDriver):
+    """A driver that waits for a disk when it writes."""
+
+    blocking = frozenset({"put"})
+
+
+def test_others_go_on_before_what_takes_long() -> None:
+    said: list[str] = []
+    messages = Messages(Blocking(limit=10 * LARGE), [], lambda: said.append("go on"))
+    messages.check()
+    messages.get(FOO)
+    assert said == []
+    messages.put(b"foo")
+    assert said == ["go on"]
+    messages.get(FOO)
+    assert said == ["go on"]
+    digest, _ = messages.put(bytes(LARGE + 1))
+    assert len(said) == 3
+    messages.get(digest)
+    assert len(said) == 4

@@ -1,0 +1,327 @@
+"""The contract of drivers, held by every one of them."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from redis.exceptions import ReadOnlyError
+
+from hasher.stores import Driver, Outcome, Resources, Stored, StoreFull, locate
+from hasher.stores.memory import MemoryDriver
+from hasher.stores.messages import digest_of as digest
+from hasher.stores.redis import ClusterLocation, RedisDriver, RedisLocation
+from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation
+from tests.support.servers import RedisCluster, RedisServer, free_ports
+
+NEW, REPEATED = Outcome.NEW, Outcome.REPEATED
+STORES = ["memory", "sqlite", "redis", "cluster"]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server for all tests that leave it as it was."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A Redis cluster for all tests that leave it as it was."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each store's URL in turn, with nothing stored."""
+    match request.param:
+        case "memory":
+            return "memory://"
+        case "sqlite":
+            return f"sqlite:///{tmp_path}/messages.db"
+        case "redis":
+            server: RedisServer | RedisCluster = request.getfixturevalue("redis_server")
+        case _:
+            server = request.getfixturevalue("redis_cluster")
+    for node in server.nodes:
+        with closing(node.client()) as client, suppress(ReadOnlyError):
+            client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Driver]:
+    """Each store in turn, empty."""
+    with closing(locate(url).open(Resources(threads=16))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads that are switched as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+MESSAGES = [b"", b"\0", b"a", "é😀\U0010ffff".encode(), b"\r\n " * 3, bytes(10**6)]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_was_put_is_got_unchanged(store: Driver, message: bytes) -> None:
+    name = digest(message)
+    assert store.get(name) is None
+    assert store.put(name, message) is NEW
+    assert store.get(name) == message
+
+
+def test_a_repeated_put_says_so_and_changes_nothing(store: Driver) -> None:
+    name = digest(b"foo")
+    assert [store.put(name, b"foo") for _ in range(3)] == [NEW, REPEATED, REPEATED]
+    assert store.get(name) == b"foo"
+    assert store.count() == 1
+
+
+def test_messages_are_counted(store: Driver) -> None:
+    for message in MESSAGES:
+        store.put(digest(message), message)
+    assert store.count() == len(MESSAGES)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_one_put_of_many_at_once_is_the_new_one(store: Driver) -> None:
+    threads, rounds = 16, 100
+    barrier = Barrier(threads)
+
+    def race(_: int) -> list[bool]:
+        news = []
+        for number in range(rounds):
+            message = b"%d" % number
+            barrier.wait()
+            news.append(store.put(digest(message), message) is NEW)
+        return news
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(race, range(threads)))
+    assert [sum(news) for news in zip(*results, strict=True)] == [1] * rounds
+    assert store.count() == rounds
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_no_update_is_lost_among_overlapping_puts_and_gets(store: Driver) -> None:
+    threads, calls, distinct = 16, 10_000, 500
+    barrier = Barrier(threads)
+
+    def work(thread: int) -> int:
+        barrier.wait()
+        news = 0
+        for call in range(calls // threads):
+            message = b"%d" % ((call * 7 + thread * 3) % distinct)
+            news += store.put(digest(message), message) is NEW
+            assert store.get(digest(message)) == message
+        return news
+
+    with ThreadPoolExecutor(threads) as pool:
+        news = sum(pool.map(work, range(threads)))
+    assert news == store.count() == distinct
+
+
+def test_many_at_once_say_how_many_are_new(store: Driver) -> None:
+    pairs = [(digest(message), message) for message in MESSAGES]
+    store.put(*pairs[2])
+    assert store.put_many(pairs) == Stored(new=len(pairs) - 1, repeated=1)
+    assert store.put_many(pairs) == Stored(repeated=len(pairs))
+    assert store.put_many([]) == Stored()
+    assert all(store.get(name) == message for name, message in pairs)
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_many_that_overlap_are_each_new_once(store: Driver) -> None:
+    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(3000)]
+    barrier = Barrier(4)
+
+    def work(thread: int) -> int:
+        barrier.wait()
+        return store.put_many(pairs[thread * 500 : thread * 500 + 1500]).new
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == store.count() == 3000
+
+
+def test_everything_that_is_stored_can_be_gone_through(store: Driver) -> None:
+    assert list(store.items()) == []
+    pairs = {digest(b"%d" % number): b"%d" % number for number in range(5000)}
+    store.put_many(list(pairs.items()))
+    assert dict(store.items()) == pairs
+    assert store.count() == len(pairs)
+
+
+def test_a_second_opener_sees_what_is_stored_where_the_store_is_shared(
+    store: Driver, url: str
+) -> None:
+    store.put(digest(b"foo"), b"foo")
+    with closing(locate(url).open()) as second:
+        assert second.get(digest(b"foo")) == (b"foo" if store.shared else None)
+        assert second.put(digest(b"foo"), b"foo") is (REPEATED if store.shared else NEW)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_forks_goes_on_with_connections_of_its_own(store: Driver) -> None:
+    store.put(digest(b"parent"), b"parent")
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            assert store.get(digest(b"parent")) == b"parent"
+            for number in range(200):
+                store.put(digest(b"child %d" % number), b"child %d" % number)
+            os._exit(0)
+        os._exit(1)
+    for number in range(200):
+        assert store.put(digest(b"%d" % number), b"%d" % number) is NEW
+        assert store.get(digest(b"parent")) == b"parent"
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.count() == (401 if store.shared else 201)
+
+
+def test_a_store_that_works_passes_its_check(store: Driver) -> None:
+    remark = store.check()
+    assert remark is None or not remark.endswith(".")
+
+
+@pytest.mark.parametrize("kind", [MemoryDriver, SQLiteDriver, RedisDriver])
+def test_a_store_without_a_method_cannot_be_made(kind: type[Driver]) -> None:
+    for method in Driver.__abstractmethods__:
+        partial = type("Partial", (kind,), {method: getattr(Driver, method)})
+        with pytest.raises(TypeError, match=method):
+            partial("")
+
+
+def test_every_method_of_an_unreachable_store_fails_with_its_errors() -> None:
+    (port,) = free_ports(1)
+    for url in (f"redis://127.0.0.1:{port}", f"redis+cluster://127.0.0.1:{port},127.0.0.1:{port}"):
+        with closing(locate(url).open()) as store:
+            for call in calls(store):
+                started = time.monotonic()
+                with pytest.raises(store.errors):
+                    call()
+                assert time.monotonic() - started < 2
+
+
+def test_every_method_of_a_damaged_file_fails_with_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+    with closing(locate(f"sqlite:///{path}").open()) as store:
+        store.put(digest(b"foo"), b"foo")
+    path.write_bytes(path.read_bytes()[:4096] + b"damaged " * 2048)
+    with closing(SQLiteDriver(str(path))) as store:
+        for call in calls(store):
+            with pytest.raises(store.errors):
+                call()
+
+
+def calls(store: Driver) -> list[Callable[[], object]]:
+    """One call of each method that asks the store."""
+    return [
+        lambda: store.put(digest(b"foo"), b"foo"),
+        lambda: store.put_many([(digest(b"foo"), b"foo")]),
+        lambda: store.get(digest(b"foo")),
+        lambda: list(store.items()),
+        store.count,
+        store.check,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("", "must start with one of memory://, sqlite://, redis://"),
+        ("memory", "must start with one of memory://"),
+        ("foo://x", "must start with one of memory://"),
+        ("MEMORY://", "must start with one of memory://"),
+        ("memory:///x", "must be memory:// with nothing behind it"),
+        ("memory://?limit=1", "must be memory:// with nothing behind it"),
+        ("sqlite://", "must be sqlite:///file"),
+        ("sqlite:///", "must be sqlite:///file"),
+        ("sqlite://host/file", "must be sqlite:///file"),
+        ("sqlite:///f?sync=1", "takes no parameters but synchronous"),
+        ("sqlite:///f?synchronous=off", "must have synchronous one of full, normal"),
+        ("sqlite:///f?synchronous=full&synchronous=full", "must have each parameter once"),
+        ("sqlite:///a#b", "must have # written as %23"),
+        ("sqlite:///:memory:", "must be sqlite:///file"),
+        ("sqlite:///a%00b", "must be sqlite:///file"),
+        ("redis://user:12?secret@host", "takes no parameters but replicas"),
+        ("redis://user:12#secret@host", "must have # written as %23"),
+        ("rediss://h?ca=/missing", "must name a file with ca"),
+        ("redis://", "must be redis://[user:password@]host[:port][/database]"),
+        ("redis://:secret@h/x", "must be redis://[user:password@]host[:port][/database]"),
+        ("redis://:secret@h:99999", "must have a port from 1 to 65535"),
+        ("redis://h?db=1", "takes no parameters but replicas"),
+        ("redis://h?replicas=many", "must have replicas one of 0, 1, 2"),
+        ("rediss://h?cert=x", "takes no parameters but replicas, ca"),
+        ("redis+cluster://", "must be redis+cluster://[user:password@]host"),
+        ("redis+cluster://a,,b", "must be redis+cluster://[user:password@]host"),
+        ("redis+cluster://a/1", "must be redis+cluster://[user:password@]host"),
+    ],
+)
+def test_a_bad_url_is_refused_with_what_is_allowed(url: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(fault)}") as refused:
+        locate(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_urls_are_understood() -> None:
+    url = "sqlite:///a%20b.db"
+    assert locate(url) == SQLiteLocation(url, "a b.db")
+    url = "sqlite:////a/b?synchronous=normal"
+    assert locate(url) == SQLiteLocation(url, "/a/b", "normal")
+    url = "redis://me:p%40ss@h:1/2?replicas=1"
+    address = {"host": "h", "port": 1, "db": 2, "username": "me", "password": "p@ss"}
+    assert locate(url) == RedisLocation(url, address, 1)
+    url = "redis+cluster://:pass@a:1,b"
+    address = {"startup_nodes": [("a", 1), ("b", 6379)], "password": "pass"}
+    assert locate(url) == ClusterLocation(url, address, 0)
+
+
+def test_no_location_shows_its_password() -> None:
+    location = locate("redis://me:secret@h")
+    assert str(location) == "redis://***@h"
+
+
+def test_memory_at_its_limit_refuses_new_messages_only() -> None:
+    store = MemoryDriver(limit=11_000)
+    stored = [b"%d" % number for number in range(50)]
+    for message in stored:
+        store.put(digest(message), message)
+    refused = b"x" * 1000
+    with pytest.raises(StoreFull):
+        store.put(digest(refused), refused)
+    assert store.get(digest(refused)) is None
+    for message in stored:
+        assert store.put(digest(message), message) is REPEATED
+        assert store.get(digest(message)) == message
+
+
+def test_memory_that_has_no_room_for_all_takes_none() -> None:
+    store = MemoryDriver(limit=11_000)
+    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(100)]
+    with pytest.raises(StoreFull):
+        store.put_many(pairs)
+    assert store.count() == 0
+    assert store.put_many(pairs[:50]).new == 50
+    assert store.put_many(pairs[:50]).new == 0
+
+
+def test_memory_accounts_for_many_as_for_each() -> None:
+    pairs = [(digest(bytes(number)), bytes(number)) for number in range(100)]
+    one, all_at_once = MemoryDriver(limit=1_000_000), MemoryDriver(limit=1_000_000)
+    for pair in pairs:
+        one.put(*pair)
+    all_at_once.put_many(pairs)
+    assert vars(one)["_used"] == vars(all_at_once)["_used"]

@@ -1,0 +1,118 @@
+"""The shipped nginx configuration before three instances on one Redis, all real."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from deploy.fleet import configured
+from tests.support.description import DESCRIPTION, Answers
+from tests.support.servers import RedisServer, free_ports, program, until
+from tests.support.service import ROOT, Client, Service
+
+CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
+CACHE = {"schema": {"enum": ["MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "HIT"]}}
+RETRY = {"Retry-After": {"required": True, "schema": {"type": "integer", "const": 1}}}
+
+
+def own_error(status: str, body: str) -> dict[str, Any]:
+    """The description of an error of nginx's own."""
+    headers = DESCRIPTION["components"]["responses"]["Failed"]["headers"]
+    return {
+        "headers": headers | (RETRY if status == "503" else {}),
+        "content": {"application/json": {"schema": {"const": json.loads(body)}}},
+    }
+
+
+# What nginx adds: X-Cache, and the errors in its configuration, of which the 405 has no Allow.
+THROUGH_NGINX = Answers(
+    headers={"X-Cache": CACHE},
+    own={
+        status: own_error(status, body)
+        for status, body in re.findall(r"return (\d+) '(.+)\\n';", CONFIGURATION)
+    },
+)
+
+
+class Front(Service):
+    """nginx with deploy/nginx.conf, with its files in a folder.
+
+    Of the commented blocks, those that are named are used; `changes` are texts to be replaced.
+    """
+
+    answers = THROUGH_NGINX
+
+    def __init__(self, folder: Path, instances: list[int], *blocks: str, **changes: str) -> None:
+        executable = program("nginx", "nginx")
+        self.folder, self.log_file = folder, folder / "error.log"
+        (self.port,) = free_ports(1)
+        text = configured(folder, self.port, instances)
+        for block in blocks:
+            text = text.replace(f"#{block} ", "")
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        (folder / "nginx.conf").write_text(text)
+        command = [executable, "-c", f"{folder}/nginx.conf", "-e", str(self.log_file)]
+        self.process = subprocess.Popen([*command, "-g", "daemon off;"], start_new_session=True)
+
+    def is_listening(self) -> bool:
+        """Whether it lives; that it answers is waited for by all services."""
+        assert self.process.poll() is None, self.log
+        return True
+
+
+class Fleet:
+    """Redis, three instances, and nginx before them."""
+
+    def __init__(self, folder: Path, *options: str, **env: str) -> None:
+        self.folder, self.env = folder, {"WEB_CONCURRENCY": "1", **env}
+        self.redis = RedisServer(folder / "redis", "--appendonly", "yes", *options)
+        self.ports = free_ports(3)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.redis)
+            self.instances = [stack.enter_context(self.instance(port)) for port in self.ports]
+            self.front = stack.enter_context(Front(self.folder, self.ports))
+            stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for service in (self.front, *self.instances):
+            service.kill()
+        self.redis.kill()
+
+    def instance(self, port: int) -> Service:
+        """One gunicorn on the fleet's Redis, being started."""
+        log = self.folder / f"{port}.log"
+        env = {**self.env, "HASHER_STORE": self.redis.url, "PORT": str(port)}
+        return Service(log, **env)  # type: ignore[arg-type] # none of the names is an option's
+
+    def restart(self, number: int) -> None:
+        """Start an instance that has ended, on its port, and wait until it answers."""
+        until(lambda: not listens(self.ports[number]))
+        self.instances[number] = self.instance(self.ports[number]).__enter__()
+
+    def heal(self) -> None:
+        """Start again whatever a test has ended."""
+        if self.redis.process is None:
+            self.redis.start()
+        os.kill(self.redis.pid, signal.SIGCONT)
+        for number, instance in enumerate(self.instances):
+            if instance.process.poll() is not None:
+                self.restart(number)
+        until(lambda: self.front.request("GET", "/readyz").status == 200)
+        self.front.assert_recovers(within=10)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on the port."""
+    try:
+        Client(port).close()
+    except OSError:
+        return False
+    return True

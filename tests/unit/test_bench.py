@@ -1,0 +1,224 @@
+"""What the benchmarks make of their figures: no server, no load."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import capacity, documents, report, scaling, sweep
+from bench.capacity import Demand, cores, masters, room
+from bench.contenders import CONTENDERS, HASHER, TEXTBOOK
+from bench.load import Failed, figures
+from bench.report import Spread, ratios, spread
+from bench.sweep import Point, exhausted, noise_of, sweet_spot
+
+ROOT = Path(__file__).parents[2]
+
+
+def said(**changes: int) -> str:
+    told = {"requests": 400, "duration": 2_000_000, "p50": 1500, "p99": 9000}
+    line = json.dumps({**told, "refused": 0, "failed": 0, **changes})
+    return f"Running 2s test\n  Latency  1ms\nRequests/sec: 1\n{line}\n"
+
+
+def test_figures_are_a_second_and_in_milliseconds() -> None:
+    found = figures(said(), messages=1, cpu=0.5)
+    assert (found.rate, found.p50, found.p99, found.load_cpu) == (200, 1.5, 9, 0.25)
+
+
+def test_a_bulk_request_counts_its_messages() -> None:
+    assert figures(said(), messages=5000, cpu=0).rate == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"refused": 3}, "3 of 400 requests refused, 0 failed"),
+        ({"failed": 1}, "0 of 400 requests refused, 1 failed"),
+        ({"requests": 0}, "no request was answered"),
+    ],
+)
+def test_what_was_not_answered_well_has_no_figure(change: dict[str, int], reason: str) -> None:
+    with pytest.raises(Failed, match=reason):
+        figures(said(**change), messages=1, cpu=0)
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """A machine that is half as fast in one round changes no ratio."""
+    assert ratios([200, 100, 220], [100, 50, 100]) == Spread(2.0, 2.0, 2.2)
+
+
+def test_rounds_that_lack_one_of_the_two_are_left_out() -> None:
+    assert ratios([200, None, 300], [100, 50, None]) == Spread(2.0, 2.0, 2.0)
+    assert ratios([None], [1.0]) is None
+    assert spread([]) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "ends"),
+    [
+        ([100], False),
+        ([100, 104], False),
+        ([100, 104, 109], True),
+        ([100, 111], False),
+        ([100, 90, 120], False),  # a second thread alone often costs
+        ([100, 120, 119], False),
+        ([100, 120, 119, 121], True),
+        ([100, 120, 119, 140], False),
+        ([100, 104, 111], False),  # slow gains add up: what counts is the best before them
+    ],
+)
+def test_a_climb_ends_after_two_steps_without_gain(rates: list[float], ends: bool) -> None:  # noqa: FBT001
+    assert exhausted(rates, noise=0.1, patience=2) is ends
+
+
+def test_without_patience_one_step_without_gain_ends_it() -> None:
+    assert exhausted([100, 109], noise=0.1, patience=1)
+    assert not exhausted([100, 111], noise=0.1, patience=1)
+
+
+def test_noise_is_how_far_repeats_differ() -> None:
+    assert noise_of([100, 100, 100]) == 0
+    assert noise_of([95, 100, 105]) == pytest.approx(0.1)
+
+
+def point(workers: int, threads: int, rate: float, p99: float) -> Point:
+    return Point("sqlite", "mixed", False, workers, threads, rate, p99)  # noqa: FBT003
+
+
+def test_the_sweet_spot_is_the_quickest_of_those_that_answer_as_many() -> None:
+    points = [point(1, 1, 80, 2), point(1, 8, 96, 5), point(2, 8, 100, 9), point(2, 16, 99, 20)]
+    assert sweet_spot(points, noise=0.05) == points[1]
+    assert sweet_spot(points, noise=0.02) == points[2]
+
+
+def test_a_machine_that_is_too_noisy_is_told_no_sweet_spot() -> None:
+    points = [
+        Point("memory", load.name, pinned, 1, 4, 1000, 5)
+        for load in sweep.LOADS
+        for pinned in (False, True)
+    ]
+    machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 2}
+
+    def told(noise: float) -> str:
+        stores = {"memory": {"noise": noise, "points": points}}
+        return sweep.markdown({"machine": machine, "stores": stores})
+
+    assert "`WEB_CONCURRENCY=1 HASHER_THREADS=4`" in told(0.05)
+    assert "WEB_CONCURRENCY" not in told(0.5)
+    assert "memory: too noisy to tell." in told(0.5)
+
+
+def result(**rates: float) -> dict[str, Any]:
+    """What a contender measured in one round."""
+    loads = {load: [{"rate": rate, "p99": 1.0, "load_cpu": 0.95}] for load, rate in rates.items()}
+    return {"failures": [], "start": [0.5], "pss": [40.0], "rss": [70.0], **loads}
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """The least that tables are made of: two contenders, one round."""
+    machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 2, "system": "Linux 6"}
+    machine |= {
+        "busy": 0.4,
+        "disk_sync_ms": 1,
+        "python": "3.11",
+        "packages": {"flask": "3"},
+        "programs": {},
+    }
+    failing = {**result(GET=1100, POST=800), "failures": ["bulk: not offered"] * 2}
+    return {
+        "machine": machine,
+        "effort": {"seconds": 1, "rounds": 1, "stored": 5, "connections": 16, "message_bytes": 100},
+        "contenders": {HASHER["memory"]: failing, TEXTBOOK: result(GET=1000, POST=1000)},
+        "growth": {store: {"few": {}, "many": {}, "failure": "not offered"} for store in HASHER},
+    }
+
+
+def test_a_bar_says_what_was_measured_and_whether_it_is_met(results: dict[str, Any]) -> None:
+    rows = {bar.what: bar.row(results)[2:] for bar in report.BARS}
+    assert rows["GET, memory, against textbook Flask"] == ["1.10 (1.10–1.10)", "yes"]
+    assert rows["POST, memory, against textbook Flask"] == ["0.80 (0.80–0.80)", "no"]
+    assert rows["bulk, SQLite, durable, messages a second"] == ["not measured", ""]
+    assert rows["master and one worker, idle: PSS in MB"] == ["40 (40–40)", "yes"]
+
+
+def test_what_failed_is_told_once_with_its_reason(results: dict[str, Any]) -> None:
+    told = report.markdown(results)
+    assert "- Other programs took 40% of the cores at the start" in told
+    assert told.count("- hasher, memory: bulk: not offered.") == 1
+    assert told.count("- hasher, memory, many stored: not offered.") == 1
+    assert "- hasher, memory, GET: wrk took 95% of its core" in told
+
+
+def test_tables_replace_those_between_the_marks() -> None:
+    begin, end = report.marks("make bench")
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    new = report.into(page, "new \\1\n")
+    assert new == f"before\n{begin}\nnew \\1\n{end}\nafter\n"
+    with pytest.raises(ValueError, match="The page has no"):
+        report.into("a page without marks", "new\n")
+
+
+def test_the_documents_have_the_kept_tables() -> None:
+    """Where one does not, `.venv/bin/python -m bench documents` puts them there."""
+    assert [page.name for page, text in documents.updated() if page.read_text() != text] == []
+
+
+def test_the_kept_checks_are_those_of_the_kept_figures() -> None:
+    figures = json.loads((ROOT / "bench/results/scaling.json").read_text())
+    assert scaling.markdown(figures) == (ROOT / "bench/results/scaling.md").read_text()
+    assert len(figures["checks"]) == len(scaling.WORKERS) + len(scaling.HITS) + 3
+
+
+def test_workers_add_up_until_the_cores_are_full() -> None:
+    assert capacity.workers(cores=2, rate=1000, count=1) == 1000
+    assert capacity.workers(cores=8, rate=1000, count=4) == 4000
+    assert capacity.workers(cores=2, rate=1000, count=4) == 2000
+    assert capacity.workers(cores=2, rate=1000, load=0.001, count=2) == 1000
+
+
+def test_a_cache_lets_through_what_it_has_not_until_it_is_full_itself() -> None:
+    assert capacity.cached(1000, hits=0, hit=1e-5, miss=1e-4) == 1000
+    assert capacity.cached(1000, hits=0.9, hit=1e-5, miss=1e-4) == pytest.approx(10_000)
+    assert capacity.cached(1000, hits=0.99, hit=1e-5, miss=1e-5) == pytest.approx(100_000)
+    assert capacity.cached(1000, hits=1, hit=1e-5, miss=1e-4) == pytest.approx(100_000)
+
+
+def test_a_deployment_is_made_for_what_reaches_it() -> None:
+    asked = Demand(messages=10**9, reads=1e6, writes=0, hits=0.99)
+    assert room(asked) == 261 * 10**9
+    assert masters(asked) == 17
+    assert masters(replace(asked, messages=10**6)) == 1
+    assert masters(replace(asked, messages=10**8)) == 3  # no cluster has two
+    assert cores(asked, get=1000, post=1000) == 17  # 10,000 a second, of cores that are 60 % busy
+
+
+def test_a_rate_that_was_not_measured_is_not_made_up() -> None:
+    known = capacity.Rates({("GET", "redis"): None}, None)
+    with pytest.raises(ValueError, match="GET on redis was not measured: run make bench"):
+        known.of("GET", "redis")
+    assert capacity.rounded(None) == "not measured"
+    assert capacity.rounded(1234.5) == "1,200"
+
+
+def test_a_check_says_how_far_the_model_is_off() -> None:
+    told = scaling.row(scaling.Check("a load", "requests/s", 1000, [700, 900, 950]))
+    assert told == ["a load", "requests/s", "1,000", "900 (700–950)", "-10%"]
+
+
+def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
+    figures = json.loads((ROOT / "bench/results/bench.json").read_text())
+    assert report.markdown(figures) == (ROOT / "bench/results/bench.md").read_text()
+    assert list(figures["contenders"]) == [contender.name for contender in CONTENDERS]
+
+
+def test_nothing_of_hasher_is_imported() -> None:
+    script = "import sys, bench.compare, bench.scaling, bench.sweep; print(*sys.modules)"
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]

@@ -1,0 +1,142 @@
+"""Many messages in one request: a line for each, all or nothing."""
+
+import json
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hasher import create_app
+from hasher.settings import Settings
+from hasher.stores import Driver
+from hasher.stores.memory import MemoryDriver
+from hasher.web.bodies import PIECE
+
+same_client = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def app(store: Driver) -> Flask:
+    """The application with limits that small bodies reach."""
+    return create_app(Settings(max_message_bytes=1000, max_bulk_bytes=2**20), store=store)
+
+
+def post(client: FlaskClient, body: bytes, content_type: str = "application/x-ndjson") -> Any:
+    return client.post("/messages", data=body, content_type=content_type)
+
+
+def name(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def answered(texts: list[str]) -> bytes:
+    """The answer to these messages."""
+    return "".join(f'{{"digest":"{name(text)}"}}\n' for text in texts).encode()
+
+
+@same_client
+@given(st.lists(st.text(), min_size=1), st.sampled_from(["\n", "\r\n", "\n\n \n"]))
+def test_each_message_is_answered_in_order_and_stored(
+    roomy: FlaskClient, texts: list[str], end: str
+) -> None:
+    lines = [json.dumps({"message": text}) for text in texts]
+    answer = post(roomy, end.join(lines).encode())
+    assert (answer.status_code, answer.content_type) == (200, "application/x-ndjson")
+    assert answer.data == answered(texts)
+    for text in texts:
+        assert roomy.get(f"/messages/{name(text)}").json == {"message": text}
+
+
+@same_client
+@given(st.binary(max_size=200))
+def test_no_body_whatever_is_a_server_error(client: FlaskClient, body: bytes) -> None:
+    assert post(client, body).status_code in {200, 400}
+
+
+GOOD = b'{"message":"good"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b'{"message":1}', "message must be a string, got an integer."),
+        (b"[]", "it must be a JSON object, got an array."),
+        (b"{}", 'it must have a "message".'),
+        (b'{"message":"cut', "it is not valid JSON: it is truncated."),
+        (b'{"message":"\xff"}', "it is not valid UTF-8 (at byte 12)."),
+        (b'{"message":"a","x":"\xff"}', "it is not valid UTF-8 (at byte 20)."),
+        (
+            rb'{"message":"\ud800"}',
+            "it has a lone surrogate escape, which has no UTF-8 form.",
+        ),
+        (
+            b'{"message":"a"}{"message":"b"}',
+            "it is not valid JSON: trailing characters (byte 16).",
+        ),
+        (b'{"message":\n"over two lines"}', "it is not valid JSON: it is truncated."),
+        (b'{"x":' + b"[" * 100_000, "it is not acceptable JSON: it is nested too deep."),
+        (b"\0", "it is not valid JSON: invalid character (byte 0)."),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, 16, 2 * PIECE // len(GOOD)])
+def test_a_bad_line_is_named_and_nothing_is_stored(
+    client: FlaskClient, store: Driver, line: bytes, sentence: str, before: int
+) -> None:
+    answer = post(client, GOOD * before + line + b"\n" + GOOD)
+    assert answer.status_code == 400
+    assert answer.json == {"error": f"line {before + 1}: {sentence}"}
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b" \r\n\n"])
+def test_a_body_without_a_message_is_400(client: FlaskClient, body: bytes) -> None:
+    answer = post(client, body)
+    assert (answer.status_code, answer.json) == (400, {"error": "The body is empty."})
+
+
+def test_a_message_over_its_own_limit_is_named(client: FlaskClient, store: Driver) -> None:
+    fits, over = ('{"message":"%s"}\n' % ("x" * size) for size in (1000, 1001))
+    assert post(client, fits.encode()).status_code == 200
+    answer = post(client, GOOD + over.encode())
+    assert answer.status_code == 413
+    assert answer.json == {"error": "line 2: the message is over the limit of 1000 bytes."}
+    assert store.count() == 1
+
+
+def test_a_body_over_the_limit_is_413(client: FlaskClient) -> None:
+    filled = GOOD * (2**20 // len(GOOD))
+    filled += b" " * (2**20 - len(filled))
+    assert post(client, filled).status_code == 200
+    answer = post(client, filled + b"\n")
+    assert answer.status_code == 413
+    assert answer.json == {"error": "The body is over the limit of 1048576 bytes."}
+
+
+def test_a_message_may_come_twice(client: FlaskClient, store: Driver) -> None:
+    assert post(client, GOOD * 3).data == answered(["good"] * 3)
+    assert store.count() == 1
+
+
+def test_a_store_without_room_for_all_takes_none() -> None:
+    store = MemoryDriver(limit=1000)
+    client = create_app(Settings(), store=store).test_client()
+    lines = b"".join(b'{"message":"%d"}\n' % number for number in range(100))
+    assert post(client, lines).status_code == 507
+    assert store.count() == 0
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-ndjson; charset=latin1", "application/ndjson"]
+)
+def test_another_charset_or_type_is_415(client: FlaskClient, content_type: str) -> None:
+    answer = post(client, GOOD, content_type)
+    assert answer.status_code == 415
+    assert "application/x-ndjson" in answer.json["error"]
+
+
+def test_a_charset_of_utf_8_may_be_named(client: FlaskClient) -> None:
+    assert post(client, GOOD, "application/x-ndjson; charset=UTF-8").status_code == 200

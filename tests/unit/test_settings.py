@@ -1,0 +1,159 @@
+"""Settings: their values, their errors, and that the README tells them as they are."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hasher.settings import InvalidSetting, Settings, allowed, available_cpus
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_nothing_set_is_the_default() -> None:
+    settings = Settings.from_environ({})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (str(settings.store), settings.workers, settings.threads) == ("memory://", 1, 8)
+    assert settings.memory_limit == 256 * 1024 * 1024
+    assert settings.max_message_bytes == 1024 * 1024
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    assert Settings.from_environ(dict.fromkeys(names, "")) == Settings()
+
+
+def test_variables_are_read_and_converted() -> None:
+    settings = Settings.from_environ(
+        {"HASHER_THREADS": "3", "HASHER_MEMORY_LIMIT": "1000", "HASHER_MAX_MESSAGE_BYTES": "7"}
+    )
+    assert (settings.threads, settings.memory_limit, settings.max_message_bytes) == (3, 1000, 7)
+
+
+def test_a_platform_that_sets_the_port_is_listened_to_from_outside() -> None:
+    everywhere = "0.0.0.0"  # noqa: S104
+    assert Settings.from_environ({"PORT": "5000"}).host == everywhere
+    assert Settings.from_environ({"PORT": "5000", "HASHER_HOST": "::1"}).host == "::1"
+
+
+@pytest.mark.parametrize("asked", ["", "0", "1", "2", "64"])
+def test_a_store_in_one_process_has_one_worker(asked: str) -> None:
+    assert Settings.from_environ({"WEB_CONCURRENCY": asked}).workers == 1
+
+
+def test_cpus_are_those_that_this_process_may_use() -> None:
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "HASHER_THREADS",
+            "many",
+            "HASHER_THREADS must be a whole number from 1 to 1024, got 'many'.",
+        ),
+        ("HASHER_THREADS", "0", "HASHER_THREADS must be a whole number from 1 to 1024, got '0'."),
+        ("PORT", "99999", "PORT must be a whole number from 0 to 65535, got '99999'."),
+        ("PORT", "80 ", "PORT must be a whole number from 0 to 65535, got '80 '."),
+        (
+            "WEB_CONCURRENCY",
+            "-1",
+            "WEB_CONCURRENCY must be a whole number from 0 to 1024, got '-1'.",
+        ),
+        (
+            "HASHER_THREADS",
+            "1e3",
+            "HASHER_THREADS must be a whole number from 1 to 1024, got '1e3'.",
+        ),
+        ("HASHER_ACCESS_LOG", "xml", "HASHER_ACCESS_LOG must be json, text or off, got 'xml'."),
+        ("HASHER_METRICS", "1", "HASHER_METRICS must be on or off, got '1'."),
+        (
+            "HASHER_WRITE_TOKENS",
+            "secret!",
+            (
+                "HASHER_WRITE_TOKENS must be tokens of letters, digits and -._~+/ "
+                "(= at their ends), separated by commas."
+            ),
+        ),
+        (
+            "HASHER_STORE",
+            "foo://user:secret@x",
+            (
+                "HASHER_STORE must start with one of memory://, sqlite://, redis://, rediss://, "
+                "redis+cluster://."
+            ),
+        ),
+    ],
+)
+def test_a_bad_value_ends_the_start_with_one_line(name: str, value: str, line: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        Settings.from_environ({name: value})
+    assert isinstance(ended.value, InvalidSetting)
+    assert ended.value.code == line
+
+
+@pytest.mark.parametrize(
+    ("host", "bind"),
+    [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("name", "name:1")],
+)
+def test_addresses_of_both_kinds_can_be_listened_on(host: str, bind: str) -> None:
+    assert Settings(host=host, port=1).bind == bind
+
+
+@pytest.mark.parametrize("asked", ["", "1", "3"])
+def test_a_shared_store_has_the_workers_that_were_asked_for(asked: str) -> None:
+    settings = Settings.from_environ({"WEB_CONCURRENCY": asked, "HASHER_STORE": "sqlite:///x"})
+    assert settings.workers == int(asked or available_cpus())
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", ()),
+        ("a", (b"a",)),
+        ("a,b", (b"a", b"b")),
+        ("dG9rZW4= , x-._~+/", (b"dG9rZW4=", b"x-._~+/")),
+    ],
+)
+def test_write_tokens_are_separated_by_commas(text: str, tokens: tuple[bytes, ...]) -> None:
+    assert Settings.from_environ({"HASHER_WRITE_TOKENS": text}).tokens == tokens
+
+
+@pytest.mark.parametrize("text", [",", "a,", ",a", "a b", "=", "ü", "a\nb"])
+def test_what_no_client_could_send_is_no_token(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="HASHER_WRITE_TOKENS must be tokens"):
+        Settings.from_environ({"HASHER_WRITE_TOKENS": text})
+
+
+def test_metrics_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(InvalidSetting, match="HASHER_METRICS=on needs the package"):
+        Settings.from_environ({})
+    assert Settings.from_environ({"HASHER_METRICS": "off"}).metrics == "off"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Settings().threads = 3  # type: ignore[misc]
+
+
+def test_the_readme_lists_every_setting_as_it_is() -> None:
+    told = re.findall(
+        r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \| ([^|]*) \| ([^|]*) \|$",
+        README.read_text(),
+        re.MULTILINE,
+    )
+    assert told == [
+        (
+            field.encode_name,
+            str(field.default),
+            allowed(field).removeprefix("a whole number from "),
+            field.type.__metadata__[0].description,
+        )
+        for field in msgspec.structs.fields(Settings)
+    ]
