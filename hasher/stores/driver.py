@@ -111,10 +111,12 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    def items(self) -> Iterator[tuple[str, bytes]]:
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
         """Yield every pair of digest and message that is stored throughout, in bounded memory.
 
-        It may or may not yield those that are put meanwhile, and may yield a pair twice.
+        None takes the place of what cannot be read, and the pairs behind it follow. Raises Unusable
+        at the end if the digests of some cannot be read either. It may or may not yield those that
+        are put meanwhile, and may yield a pair twice.
         """
 
     @abstractmethod

@@ -103,8 +103,12 @@ class Messages:
             self._before_blocking()
         return verified(message, digest)
 
-    def items(self) -> Iterator[tuple[str, bytes]]:
-        """Yield every digest with what is stored under it, not verified, in bounded memory."""
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield every digest with what is stored under it, not verified, in bounded memory.
+
+        None takes the place of what cannot be read. Raises Unusable at the end if there is more
+        that cannot be read, not even its digest.
+        """
         return self.driver.items()
 
     def count(self) -> int:
