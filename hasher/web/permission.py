@@ -1,4 +1,4 @@
-"""Who may write: no page of another site and, where there are write tokens, who has one.
+"""Who may write: no page of another site and, if there are write tokens, who has one.
 
 Reading needs none: to know a digest is the permission to read its message.
 """
@@ -7,7 +7,7 @@ from collections.abc import Collection
 from hmac import compare_digest
 
 from flask import abort
-from werkzeug.datastructures import Authorization, WWWAuthenticate
+from werkzeug.datastructures import WWWAuthenticate
 
 from hasher.telemetry.record import Environ
 
@@ -15,13 +15,31 @@ from hasher.telemetry.record import Environ
 def require(environ: Environ, tokens: Collection[bytes]) -> None:
     """Abort unless the request in `environ` may write.
 
-    403 for what another site's page makes a browser send: text/plain needs no preflight. 401 where
-    there are `tokens`, and the request has none of them as its bearer token (RFC 6750).
+    403 for what a page of another origin makes a browser send. 401 if there are `tokens`, and the
+    request has none of them as its bearer token (RFC 6750).
     """
-    if environ.get("HTTP_SEC_FETCH_SITE") == "cross-site":
+    if is_cross_origin(environ):
         abort(403, "A page of another site cannot store messages here.")
     if tokens:
         require_one_of(tokens, bearer_token(environ))
+
+
+def is_cross_origin(environ: Environ) -> bool:
+    """Return whether a browser sends the request for a page of another origin.
+
+    A text/plain POST needs no preflight. Browsers leave Sec-Fetch-Site out on plain http, except to
+    localhost; Origin then decides. The Host that it is compared with has no scheme, so a page on
+    http passes for its own host on https. (The algorithm is that of Go's
+    http.CrossOriginProtection: https://pkg.go.dev/net/http#CrossOriginProtection.)
+    """
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site:
+        return site not in {"same-origin", "none"}
+    origin = environ.get("HTTP_ORIGIN")
+    if not origin:
+        return False  # the page's own request, or no browser's
+    _, separator, host = origin.partition("://")  # "null" has no host
+    return not separator or host != environ.get("HTTP_HOST")
 
 
 def require_one_of(tokens: Collection[bytes], given: bytes | None) -> None:
@@ -34,11 +52,10 @@ def require_one_of(tokens: Collection[bytes], given: bytes | None) -> None:
 
 
 def bearer_token(environ: Environ) -> bytes | None:
-    """The token that the request carries, if it carries one."""
-    authorization = Authorization.from_header(environ.get("HTTP_AUTHORIZATION"))
-    if authorization is None or authorization.type != "bearer" or not authorization.token:
-        return None
-    return authorization.token.encode()
+    """Return the token that the request carries, or None."""
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    token = token.strip()
+    return token.encode() if token and scheme.lower() == "bearer" else None
 
 
 def refuse(sentence: str, reason: str = "") -> None:

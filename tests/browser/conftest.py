@@ -18,8 +18,8 @@ from playwright.sync_api import (
 from tests.support.servers import PATIENCE, program
 from tests.support.service import Service
 
-# Chromium by itself asks its makers for updates and the like; the last makes hasher.test a
-# name of this machine that is not localhost: an origin that Chromium does not take for secure.
+# Chromium by itself asks its makers for updates and the like; the last makes hasher.test and others
+# names of this machine that are not localhost: origins that Chromium does not take for secure.
 ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -27,7 +27,7 @@ ARGUMENTS = [
     "--disable-quic",
     "--disable-sync",
     "--no-first-run",
-    "--host-resolver-rules=MAP hasher.test 127.0.0.1",
+    "--host-resolver-rules=MAP *.test 127.0.0.1",
 ]
 Visit = Callable[..., Page]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hasher import create_app
 from hasher.settings import Settings
-from hasher.stores import Outcome
+from hasher.stores import Driver, Outcome
 from hasher.stores.memory import MemoryDriver
 
 NAME = "0" * 64
@@ -82,10 +82,37 @@ def test_no_path_is_a_server_error(client: FlaskClient, path: str, method: str) 
         assert client.open(method=method, environ_overrides=raw).status_code < 500
 
 
-def test_a_page_of_another_site_cannot_write(client: FlaskClient) -> None:
-    for site, status in (("cross-site", 403), ("same-origin", 201), ("none", 200)):
-        headers = {"Sec-Fetch-Site": site}
-        assert client.post("/messages", json={"message": ""}, headers=headers).status_code == status
+HEADERS = [
+    "ACCEPT",
+    "AUTHORIZATION",
+    "CONTENT_ENCODING",
+    "COOKIE",
+    "HOST",
+    "IF_NONE_MATCH",
+    "ORIGIN",
+    "SEC_FETCH_SITE",
+    "TRANSFER_ENCODING",
+    "X_REQUEST_ID",
+]
+
+
+@pytest.mark.parametrize("tokens", ["", "token"])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([*HEADERS, "CONTENT_TYPE"]),
+    st.sampled_from(["", "Basic ", "Bearer ", "text/plain; charset=", 'a/b; x*="', "W/", '"']),
+    st.text(st.characters(min_codepoint=128, max_codepoint=255), min_size=1),
+)
+def test_no_bytes_of_a_header_are_a_server_error(
+    store: Driver, tokens: str, name: str, before: str, value: str
+) -> None:
+    client = create_app(Settings(write_tokens=tokens), store=store).test_client()
+    header = name if name == "CONTENT_TYPE" else f"HTTP_{name}"
+    environ = {header: before + value}
+    posted = client.post("/messages", json={"message": "foo"}, environ_overrides=environ)
+    assert posted.status_code < 500 or (name, posted.status_code) == ("TRANSFER_ENCODING", 501)
+    for path in (f"/messages/{NAME}", "/", "/readyz"):
+        assert client.get(path, environ_overrides=environ).status_code < 500
 
 
 def test_a_full_store_refuses_new_messages_and_keeps_the_old() -> None:
