@@ -76,6 +76,12 @@ def post_worker_init(worker: Any) -> None:
     worker.app.wsgi().extensions["readiness"].draining = draining.has_begun
 
 
+def worker_exit(_server: Arbiter, _worker: Any) -> None:
+    """Keep what a worker has counted, in its process."""
+    if settings.metrics == "on":
+        metric_files.keep()
+
+
 def child_exit(_server: Arbiter, worker: Any) -> None:
     """Tidy up after a worker."""
     if not settings.shared:

@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
         app.register_blueprint(blueprint)
     app.cli.add_command(store_cli)
     errors.register(app, driver)
+    app.complete()
     app.wsgi_app = Recorded(Hardened(app.wsgi_app), observers)  # type: ignore[method-assign]
     return app
 

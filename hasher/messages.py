@@ -36,15 +36,15 @@ def post_messages(environ: Environ) -> Response:
 def get_message(digest: str) -> Response:
     """Answer the message as JSON."""
     body = responses.as_json({"message": read(digest).decode()})
-    return responses.cacheable(body, responses.JSON, etag=digest)
+    return responses.cacheable(body, responses.JSON, digest)
 
 
 @messages.get("/messages/<digest:digest>.txt")
 def get_text(digest: str) -> Response:
     """Answer the message itself, with its digest in a header (RFC 9530)."""
     digest_in_base64 = b64encode(bytes.fromhex(digest)).decode()
-    proof = {"Repr-Digest": f"sha-256=:{digest_in_base64}:"}
-    return responses.cacheable(read(digest), responses.TEXT, etag=f"{digest}.txt", **proof)
+    proof = [("Repr-Digest", f"sha-256=:{digest_in_base64}:")]
+    return responses.cacheable(read(digest), responses.TEXT, f"{digest}.txt", proof)
 
 
 def read(digest: str) -> bytes:

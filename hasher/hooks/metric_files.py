@@ -72,6 +72,13 @@ def use(worker: Any) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: files)  # type: ignore[no-untyped-call]
 
 
+def keep() -> None:
+    """Keep the last counts of a worker, in its process."""
+    from hasher.telemetry.metrics import TALLY  # noqa: PLC0415 - an extra's, as above
+
+    TALLY.flush()
+
+
 def release(worker: Any) -> None:
     """Forget what only a running worker has: requests in flight."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - as above

@@ -2,12 +2,18 @@
 
 gunicorn's workers share files in PROMETHEUS_MULTIPROC_DIR (hasher/hooks/metric_files.py), so that
 any of them answers for all (https://prometheus.github.io/client_python/multiprocess/). Without that
-variable, under `flask run` say, they are this process's own.
+variable, under `flask run` say, they are this process's own. A scrape misses at most the last
+second of other workers; a worker that is killed takes its last second with it.
 """
 
 import os
 import platform
+from bisect import bisect_left
+from collections import defaultdict
 from functools import cache
+from operator import add
+from threading import Lock, Thread
+from time import sleep
 from typing import Any
 
 from flask import Blueprint, Response
@@ -19,21 +25,9 @@ from hasher.stores import Driver, Stored, StoreFull, Unusable
 from hasher.telemetry.record import Observer, RequestRecord
 
 OURS = CollectorRegistry()
-BUCKETS = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-)  # seconds
+# In seconds.
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+INTERVAL = 1.0  # seconds that a count waits, at most, until other processes can see it
 
 REQUESTS = Counter(
     "hasher_requests", "Requests answered.", ["method", "route", "status"], registry=OURS
@@ -86,7 +80,7 @@ OUTCOMES = [MESSAGES.labels(outcome) for outcome in Stored._fields]
 
 @cache
 def labelled(metric: Any, *values: object) -> Any:
-    """`metric` with these labels; prometheus-client takes longer to find it again."""
+    """Return `metric` with these labels; prometheus-client takes longer to find it again."""
     return metric.labels(*values)
 
 
@@ -95,7 +89,8 @@ metrics = Blueprint("metrics", __name__)
 
 @metrics.get("/metrics")
 def exposition() -> Response:
-    """The metrics of all workers, in Prometheus's text format."""
+    """Answer the metrics of all workers, in Prometheus's text format."""
+    TALLY.flush()
     registry = OURS
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
@@ -112,6 +107,87 @@ def describe(version: str, store: str) -> None:
     BUILD.labels(version, platform.python_version(), store).set(1)
 
 
+class Series:
+    """What has come under one set of labels since the last flush."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.buckets = [0] * (len(BUCKETS) + 1)
+
+    def observe(self, seconds: float) -> None:
+        """Count one that took so long."""
+        self.count += 1
+        self.seconds += seconds
+        self.buckets[bisect_left(BUCKETS, seconds)] += 1
+
+    def give(self, histogram: Any) -> None:
+        """Add these to `histogram`, which has no public way to add more than one."""
+        histogram._sum.inc(self.seconds)  # noqa: SLF001
+        for bucket, count in zip(histogram._buckets, self.buckets, strict=True):  # noqa: SLF001
+            if count:
+                bucket.inc(count)
+
+
+class Counts:
+    """What was counted since the last flush."""
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[tuple[str, str | None, int], Series] = defaultdict(Series)
+        self.operations: defaultdict[str, Series] = defaultdict(Series)
+        self.stored = Stored()
+        self.received = self.sent = 0
+
+    def give(self) -> None:
+        """Add these to the metrics."""
+        for (method, route, status), series in self.requests.items():
+            labelled(REQUESTS, method, route or "other", status).inc(series.count)
+            series.give(labelled(DURATION, method, route or "other"))
+        for operation, series in self.operations.items():
+            series.give(labelled(STORE_DURATION, operation))
+        for outcome, count in zip(OUTCOMES, self.stored, strict=True):
+            outcome.inc(count)
+        RECEIVED.inc(self.received)
+        SENT.inc(self.sent)
+
+
+class Tally:
+    """The counts of this process, given to prometheus-client once a second.
+
+    prometheus-client takes a lock and writes to a shared file for each value, some eight of them a
+    request: five times the cost of a tally.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.counts = Counts()
+        self.in_flight = 0
+        self._flusher: Thread | None = None
+
+    def begin(self) -> None:
+        """Count a request in flight; flush from the first one on, in the process that answers."""
+        with self.lock:
+            self.in_flight += 1
+            if self._flusher is None:
+                self._flusher = Thread(target=self._keep_flushing, name="metrics", daemon=True)
+                self._flusher.start()
+
+    def flush(self) -> None:
+        """Give what was counted to prometheus-client."""
+        with self.lock:
+            counts, self.counts = self.counts, Counts()
+            IN_FLIGHT.set(self.in_flight)
+        counts.give()
+
+    def _keep_flushing(self) -> None:
+        while True:
+            sleep(INTERVAL)
+            self.flush()
+
+
+TALLY = Tally()  # one for the process, as the metrics are
+
+
 class Metrics(Observer):
     """Counts what happens."""
 
@@ -120,31 +196,29 @@ class Metrics(Observer):
         self._kinds.update(dict.fromkeys(driver.errors, "unreachable"))
 
     def began(self) -> None:
-        IN_FLIGHT.inc()
+        TALLY.begin()
 
     def ended(self, record: RequestRecord) -> None:
         # Each value of a label is kept for ever: a client must not be able to choose them.
         method = record.method if record.method in METHODS else "other"
-        route = record.route or "other"
-        IN_FLIGHT.dec()
-        labelled(REQUESTS, method, route, record.status).inc()
-        labelled(DURATION, method, route).observe(record.duration)
-        if record.received:
-            RECEIVED.inc(record.received)
-        if record.sent:
-            SENT.inc(record.sent)
+        with TALLY.lock:
+            TALLY.in_flight -= 1
+            counts = TALLY.counts
+            counts.requests[method, record.route, record.status].observe(record.duration)
+            counts.received += record.received
+            counts.sent += record.sent
         if record.fault == "damaged":
             DAMAGED.inc()
 
     def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        labelled(STORE_DURATION, operation).observe(duration)
+        with TALLY.lock:
+            TALLY.counts.operations[operation].observe(duration)
         if error:
             STORE_ERRORS.labels(operation, self._kind(error)).inc()
 
     def stored(self, counts: Stored) -> None:
-        for outcome, count in zip(OUTCOMES, counts, strict=True):
-            if count:
-                outcome.inc(count)
+        with TALLY.lock:
+            TALLY.counts.stored = Stored(*map(add, TALLY.counts.stored, counts))
 
     def _kind(self, error: Exception) -> str:
         kinds = (word for kind, word in self._kinds.items() if isinstance(error, kind))

@@ -4,10 +4,10 @@ It travels by one channel, a context variable: whoever answers a request notes w
 `current()`.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from random import getrandbits
 from time import perf_counter
 from typing import Any
 
@@ -96,7 +96,7 @@ class Recorded:
         record = record_of(environ)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            note_answer(record, environ, status, headers)
+            note_answer(record, status, headers)
             headers.append(("X-Request-ID", record.id))
             return start_response(status, headers, exc_info)
 
@@ -124,17 +124,15 @@ def record_of(environ: Environ) -> RequestRecord:
 
 
 def request_id(given: str | None = None) -> str:
-    """Return `given`, if a front has chosen an id that is harmless in a log, or a new one."""
-    return given if given and WELL_FORMED.fullmatch(given) else os.urandom(16).hex()
+    """Return `given`, if a front has chosen an id that is harmless in a log, or a new one.
+
+    A new one is unlikely to come twice, and no secret.
+    """
+    return given if given and WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"
 
 
-def note_answer(
-    record: RequestRecord, environ: Environ, status: str, headers: Sequence[tuple[str, str]]
-) -> None:
-    """Keep what is answered to the request in `environ`."""
+def note_answer(record: RequestRecord, status: str, headers: Sequence[tuple[str, str]]) -> None:
+    """Keep in `record` what is answered."""
     record.status = int(status[:3])
     if record.method != "HEAD":
         record.sent = int(dict(headers).get("Content-Length", 0))
-    rule = environ["werkzeug.request"].url_rule
-    if rule:
-        record.route = rule.rule.replace("digest:digest", "digest")

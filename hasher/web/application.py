@@ -1,17 +1,18 @@
 """Flask without what a stateless service of JSON does not use.
 
 Each part that is left out took microseconds of every request: sessions, the check whether a view is
-asynchronous, and an address of the server that no answer contains.
+asynchronous, and an address of the server that no answer contains. What most requests need is a
+short way through the rest (hasher/web/short_way.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from flask import Flask, Request, Response
-from flask.sessions import NullSession, SessionInterface
+from flask import Request, Response
 from werkzeug.routing import BaseConverter, MapAdapter
 
-from hasher.telemetry.record import Environ
+from hasher.web.responses import WholeResponse
+from hasher.web.short_way import ShortWay
 
 
 class DigestConverter(BaseConverter):
@@ -20,30 +21,10 @@ class DigestConverter(BaseConverter):
     regex = "[0-9a-f]{64}"
 
 
-class NoSessions(SessionInterface):
-    """One session for all requests, which nothing can be written to."""
-
-    session = NullSession()
-
-    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002 - Flask's
-        """Return the null session that all requests share."""
-        return self.session
-
-
-class WholeResponse(Response):
-    """A response that is complete when it is made: werkzeug has nothing left to work out."""
-
-    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Send it, without its body if the request is a HEAD."""
-        start_response(self.status, list(self.headers))
-        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response  # type: ignore[return-value]
-
-
-class Application(Flask):
+class Application(ShortWay):
     """The Flask application."""
 
     response_class = WholeResponse
-    session_interface = NoSessions()
 
     def __init__(self, import_name: str) -> None:
         super().__init__(import_name, static_folder=None)

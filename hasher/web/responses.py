@@ -1,12 +1,14 @@
 """Responses out: JSON, lines of JSON, and messages that any cache may keep."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
-from flask import request
+from flask import Response, request
 from werkzeug.http import parse_etags
 
-from hasher.web.application import WholeResponse
+from hasher.telemetry.record import Environ
 
 NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it belongs
 
@@ -15,17 +17,58 @@ TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
 NO_STORE = {"Cache-Control": "no-store"}  # for what may be otherwise in a second
 
+STATUS_LINES = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}
+encode = msgspec.json.Encoder().encode
+
+Field = tuple[str, str]
+
+
+class WholeResponse(Response):
+    """A response that is complete when it is made: werkzeug has nothing left to work out."""
+
+    default_mimetype = None
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Send it, without its body if the request is a HEAD."""
+        start_response(self.status, list(self.headers))
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response  # type: ignore[return-value]
+
+
+class LazyResponse(WholeResponse):
+    """A body, a status and header fields, and the rest of a response when that is asked for."""
+
+    def __init__(self, body: bytes, status: int, fields: list[Field]) -> None:
+        self.parts = body, STATUS_LINES[status], fields
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Send it, without its body if the request is a HEAD."""
+        if "headers" in vars(self):
+            return super().__call__(environ, start_response)
+        body, status, fields = self.parts
+        start_response(status, fields)
+        return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the whole response, unless it is made already, and return one of its attributes."""
+        if "headers" in vars(self) or name == "parts":
+            raise AttributeError(name)
+        body, status, fields = self.parts
+        super().__init__(body or None, status, fields)
+        return getattr(self, name)
+
 
 def json_response(
-    content: object, status: int = 200, headers: Mapping[str, str] | None = None
-) -> WholeResponse:
+    content: object, status: int = 200, headers: Iterable[Field] | dict[str, str] = ()
+) -> LazyResponse:
     """Return `content` as compact JSON with a final newline."""
-    return WholeResponse(as_json(content), status, headers, content_type=JSON)
+    body = as_json(content)
+    fields = [*dict(headers).items(), ("Content-Type", JSON), ("Content-Length", str(len(body)))]
+    return LazyResponse(body, status, fields)
 
 
 def as_json(content: object) -> bytes:
     """Return `content` as compact JSON with a final newline."""
-    return msgspec.json.encode(content) + NEWLINE
+    return encode(content) + NEWLINE
 
 
 def digests_response(digests: Iterable[str]) -> WholeResponse:
@@ -34,19 +77,20 @@ def digests_response(digests: Iterable[str]) -> WholeResponse:
     return WholeResponse(body, content_type=NDJSON)
 
 
-def cacheable(body: bytes, content_type: str, etag: str, **headers: str) -> WholeResponse:
+def cacheable(
+    body: bytes, content_type: str, etag: str, fields: Sequence[Field] = ()
+) -> LazyResponse:
     """Return a message for any cache, for ever; 304 if the client has it (RFC 9110, 13.1.2).
 
     A message never changes under its digest, so `etag` names one representation of it for good.
     """
-    headers = {
-        **headers,
-        "ETag": f'"{etag}"',
-        "Cache-Control": "public, max-age=31536000, immutable",
-    }
+    kept = [
+        *fields,
+        ("ETag", f'"{etag}"'),
+        ("Cache-Control", "public, max-age=31536000, immutable"),
+    ]
     given = request.environ.get("HTTP_IF_NONE_MATCH")
     if given and parse_etags(given).contains_weak(etag):
-        response = WholeResponse(b"", 304, headers)
-        del response.headers["Content-Type"], response.headers["Content-Length"]
-        return response
-    return WholeResponse(body, 200, headers, content_type=content_type)
+        return LazyResponse(b"", 304, kept)
+    kept += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    return LazyResponse(body, 200, kept)
