@@ -1,6 +1,5 @@
 """The shipped nginx configuration before three instances on one Redis, all real."""
 
-import json
 import os
 import re
 import signal
@@ -16,26 +15,33 @@ from tests.support.service import ROOT, Client, Service
 
 CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
 CACHE = {"schema": {"enum": ["MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "HIT"]}}
-RETRY = {"Retry-After": {"required": True, "schema": {"type": "integer", "const": 1}}}
+OF_A_STATUS = {
+    "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "503": {"Retry-After": {"required": True, "schema": {"type": "integer", "const": 1}}},
+}
 
 
-def own_error(status: str, body: str) -> dict[str, Any]:
+def own_error(status: str, sentence: str) -> dict[str, Any]:
     """The description of an error of nginx's own."""
     headers = DESCRIPTION["components"]["responses"]["Failed"]["headers"]
     return {
-        "headers": headers | (RETRY if status == "503" else {}),
-        "content": {"application/json": {"schema": {"const": json.loads(body)}}},
+        "headers": headers | OF_A_STATUS.get(status, {}),
+        "content": {"application/json": {"schema": {"const": {"error": sentence}}}},
     }
 
 
-# What nginx adds: X-Cache, and the errors in its configuration, of which the 405 has no Allow.
-THROUGH_NGINX = Answers(
-    headers={"X-Cache": CACHE},
-    own={
-        status: own_error(status, body)
-        for status, body in re.findall(r"return (\d+) '(.+)\\n';", CONFIGURATION)
-    },
-)
+def own_errors(configuration: str) -> dict[str, Any]:
+    """The descriptions of nginx's own errors, by status, from a map in its configuration."""
+    lines = re.search(r"map \$status \$error \{\n(.+?)\n    \}", configuration, re.DOTALL)
+    assert lines
+    sentences = re.findall(r"^ +(\d+|default) +\"(.+)\";$", lines[1], re.MULTILINE)
+    assert len(sentences) == lines[1].count("\n") + 1
+    named = {"400" if status == "default" else status: said for status, said in sentences}
+    return {status: own_error(status, said) for status, said in named.items()}
+
+
+# What nginx adds: X-Cache, and the errors in its configuration.
+THROUGH_NGINX = Answers(headers={"X-Cache": CACHE}, own=own_errors(CONFIGURATION))
 
 
 class Front(Service):
@@ -105,6 +111,7 @@ class Fleet:
         for number, instance in enumerate(self.instances):
             if instance.process.poll() is not None:
                 self.restart(number)
+            os.killpg(self.instances[number].process.pid, signal.SIGCONT)
         until(lambda: self.front.request("GET", "/readyz").status == 200)
         self.front.assert_recovers(within=10)
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
@@ -47,13 +48,13 @@ def cached(fleet: Fleet, count: int = 20) -> list[str]:
     for text in texts:
         name = fleet.front.post(text).json["digest"]
         assert fleet.front.get(name).headers["X-Cache"] == "MISS"
-        await_hit(fleet, f"/messages/{name}")
+        await_hit(fleet.front, f"/messages/{name}")
     return texts
 
 
-def await_hit(fleet: Fleet, path: str) -> None:
+def await_hit(front: Front, path: str) -> None:
     """Read until it comes from the cache: nginx may answer before the file has its name."""
-    until(lambda: fleet.front.request("GET", path).headers["X-Cache"] == "HIT")
+    until(lambda: front.request("GET", path).headers["X-Cache"] == "HIT")
 
 
 def restart_each(fleet: Fleet) -> None:
@@ -251,6 +252,35 @@ def test_the_store_unreachable_is_503_in_time(
     fleet.front.assert_recovers(within=5)
 
 
+def stop_redis(fleet: Fleet) -> None:
+    """Let Redis hang."""
+    os.kill(fleet.redis.pid, signal.SIGSTOP)
+
+
+def stop_instances(fleet: Fleet) -> None:
+    """Let every instance hang."""
+    for instance in fleet.instances:
+        os.killpg(instance.process.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("fault", [stop_redis, stop_instances])
+def test_a_crowd_that_asks_for_one_message_is_refused_in_time(
+    fleet: Fleet, fault: Callable[[Fleet], None], record_property: Record
+) -> None:
+    fault(fleet)
+    with ThreadPoolExecutor(20) as crowd:
+        waits = list(crowd.map(lambda _: refusal_time(fleet.front), range(20)))
+    record_property(f"front, crowd, {fault.__name__}", f"slowest {max(waits):.2f} s")
+    assert max(waits) < 2
+
+
+def refusal_time(front: Front) -> float:
+    """How many seconds pass until a read is refused since nothing can be asked."""
+    started = time.monotonic()
+    assert front.get(NAME).status == 503
+    return time.monotonic() - started
+
+
 def test_a_full_store_is_507_and_reads_go_on(fleet: Fleet) -> None:
     known = fleet.front.post("known").json["digest"]
     with closing(fleet.redis.client()) as redis:
@@ -347,6 +377,25 @@ def test_40_slow_readers_delay_nobody(fleet: Fleet, record_property: Record) -> 
     assert load.p99 < 1  # said to be at most 0.5 s, on a machine that does nothing else
 
 
+def test_a_client_that_pipelines_leaves_others_their_turn(fleet: Fleet, tmp_path: Path) -> None:
+    one = {"worker_processes auto": "worker_processes 1"}
+    with Front(tmp_path, fleet.ports, **one) as front, front.connect() as pipelining:
+        name = front.post("foo").json["digest"]
+        await_hit(front, f"/messages/{name}")
+        read = f"GET /messages/{name} HTTP/1.1\r\nHost: a\r\n"
+        os.killpg(front.process.pid, signal.SIGSTOP)  # so that all has arrived when it goes on
+        pipelining.send(f"{read}\r\n".encode() * 900)
+        with front.connect() as other:
+            other.send(f"{read}X-Request-ID: other\r\n\r\n".encode())
+            os.killpg(front.process.pid, signal.SIGCONT)
+            answers = [other.receive(), *(pipelining.receive() for _ in range(900))]
+        assert [answer for answer in answers if answer is None or answer.status != 200] == []
+        log = tmp_path / "access.log"
+        until(lambda: '"id":"other"' in log.read_text())
+    before, _, after = log.read_text().partition('"id":"other"')
+    assert (before.count("\n") < 200, after.count("\n") > 700) == (True, True)
+
+
 def test_a_thousand_idle_connections_fail_nothing(fleet: Fleet, record_property: Record) -> None:
     with ExitStack() as stack, Load(fleet.front, clients=2) as load:
         for _ in range(1000):
@@ -375,6 +424,7 @@ def test_the_fronts_own_errors_are_json(fleet: Fleet) -> None:
         (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (HEAD.replace(b"1000", b"2000000"), 413),
         (HEAD.replace(b"Content-Length: 1000", b"Transfer-Encoding: gzip"), 501),
+        (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505),
     ):
         answer = fleet.front.exchange(sent)
         assert answer is not None
@@ -383,6 +433,27 @@ def test_the_fronts_own_errors_are_json(fleet: Fleet) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["X-Request-ID"]
         assert set(answer.json) == {"error"}
+
+
+def test_the_front_says_which_methods_an_address_takes(fleet: Fleet) -> None:
+    for path, methods in (("/messages", "OPTIONS, POST"), ("/", "GET, HEAD, OPTIONS")):
+        answer = fleet.front.exchange(f"TRACE {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert answer is not None
+        assert (answer.status, answer.headers["Allow"]) == (405, methods)
+
+
+def test_a_condition_that_does_not_hold_is_json(fleet: Fleet) -> None:
+    (text,) = cached(fleet, 1)
+    path = f"/messages/{sha256(text.encode()).hexdigest()}"
+    answer = fleet.front.request("GET", path, headers={"If-Match": '"other"'})
+    assert (answer.status, answer.headers["Cache-Control"]) == (412, "no-store")
+    assert set(answer.json) == {"error"}
+
+
+def test_http_1_0_without_a_host_is_answered(fleet: Fleet) -> None:
+    answer = fleet.front.exchange(b"GET /readyz HTTP/1.0\r\n\r\n")
+    assert answer is not None
+    assert answer.status == 200
 
 
 def test_a_body_at_the_limit_passes_the_front(fleet: Fleet) -> None:
@@ -415,7 +486,7 @@ def test_a_cached_answer_is_the_instances_but_for_its_id(fleet: Fleet) -> None:
     path = f"/messages/{name}.txt"
     direct = fleet.instances[0].request("GET", path)
     first = fleet.front.request("GET", path)
-    await_hit(fleet, path)
+    await_hit(fleet.front, path)
     again = fleet.front.request("GET", path)
     assert again.headers["X-Cache"] == "HIT"
     own = {"Server", "Date", "Connection", "X-Cache", "X-Request-ID"}
