@@ -1,0 +1,60 @@
+"""Who drains on SIGTERM: the master, and no worker that it has just forked."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hasher.hooks import draining
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[str]]:
+    """This process as a master whose stop is written down, and its own handlers afterwards."""
+    stopped: list[str] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append("stopped"))
+    yield stopped
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    draining.begun[0] = 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_first_sigterm_drains_and_the_second_stops(handlers: list[str]) -> None:
+    draining.drain_before_stop(3600)
+    signal.raise_signal(signal.SIGTERM)
+    assert draining.has_begun()
+    assert handlers == []
+    signal.raise_signal(signal.SIGTERM)
+    assert handlers == ["stopped"]
+
+
+def test_the_drain_ends_in_the_stop(handlers: list[str]) -> None:
+    draining.drain_before_stop(3600)
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGALRM)
+    assert handlers == ["stopped"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_worker_just_forked_ends_by_it_and_drains_nobody(handlers: list[str]) -> None:
+    draining.drain_before_stop(3600)
+    child = os.fork()
+    if child == 0:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(1)  # it has swallowed the signal
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not draining.has_begun()
+    assert handlers == []
+
+
+def test_without_a_drain_gunicorn_s_own_handler_stays() -> None:
+    script = (
+        "import signal; from hasher.hooks import draining; before = signal.getsignal(15); "
+        "draining.drain_before_stop(0); print(signal.getsignal(15) == before)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "True\n"
