@@ -22,16 +22,16 @@ worker_class = Worker  # gthread, hardened
 ssl_context = tls  # for --certfile
 worker_connections = start.connections(settings)
 
-# Above the idle time-out of every common load balancer (60 s), which else would send a request
+# Above the idle time-out of every common load balancer (60 s), which could otherwise send a request
 # on a connection that is being closed.
 keepalive = 75
 # A request has 7 s to end when its worker stops, so that a stop takes less than 10 s.
 graceful_timeout = 7
 # All instances of one user would share one control socket.
 control_socket_disable = True
-# By default any client on this machine could rewrite a request's path or scheme with headers. Since
-# no header can, it need not be found out for each request who may send them. (The list also says
-# who may speak HTTP/2 in clear, which is off: name the front here before you turn it on.)
+# No header may rewrite a request's path or scheme, as gunicorn by default allows clients on this
+# machine; so gunicorn need not look for each request who may. (The list of addresses also says who
+# may speak HTTP/2 in clear, which is off: name the front here before you turn it on.)
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
@@ -39,7 +39,7 @@ forwarded_allow_ips = "*"
 
 
 def on_starting(server: Arbiter) -> None:
-    """Refuse to start, in one line, where that could not work."""
+    """Refuse, in one line, a start that could not work."""
     start.require_addresses(server)
     if settings.shared:
         start.examine_store(settings)

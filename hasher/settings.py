@@ -18,7 +18,7 @@ TOKENS = r"^[A-Za-z0-9._~+/-]+=*( *, *[A-Za-z0-9._~+/-]+=*)*\Z"
 
 
 class InvalidSetting(SystemExit):
-    """Ends the start: Python prints the one line and exits with status 1."""
+    """A bad setting, which ends the start: Python prints the line and exits with status 1."""
 
 
 class Settings(
@@ -41,7 +41,7 @@ class Settings(
         "drain_seconds": "HASHER_DRAIN_SECONDS",
     },
 ):
-    """The settings of one process. An empty variable counts as one that is not set.
+    """The settings of one process. An empty variable counts as unset.
 
     The README's table has one row for each, and a test compares the two.
     """
@@ -118,7 +118,7 @@ class Settings(
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """The settings in `environ`; InvalidSetting names the first variable that is wrong."""
+        """Return the settings in `environ`. InvalidSetting names the first bad variable."""
         values: dict[str, Any] = {}
         if environ.get("PORT"):
             values["host"] = "0.0.0.0"  # noqa: S104 - a platform that sets PORT routes to it
@@ -135,7 +135,7 @@ class Settings(
 
     @property
     def bind(self) -> str:
-        """The address and port, as gunicorn takes them."""
+        """The address and port in gunicorn's form."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -155,14 +155,14 @@ class Settings(
 
     @property
     def workers(self) -> int:
-        """How many worker processes to start: never more than one where each has its own store."""
+        """How many worker processes to start: one if each would have a store of its own."""
         if not self.shared:
             return 1
         return self.web_concurrency or available_cpus()
 
 
 def converted(text: str, field: FieldInfo) -> Any:
-    """The value of one variable, or InvalidSetting with what is allowed."""
+    """Return the value of one variable. InvalidSetting says what is allowed."""
     try:
         if field.name == "store":
             return locate(text)
@@ -175,7 +175,7 @@ def converted(text: str, field: FieldInfo) -> Any:
 
 
 def wanted(text: str, field: FieldInfo) -> str:
-    """What the value of one variable must be, in words, and what it was.
+    """Return, in words, what the value of one variable must be, and what it was.
 
     The text of a store's URL, or of tokens, is not repeated: it is or holds a secret.
     """
@@ -185,7 +185,7 @@ def wanted(text: str, field: FieldInfo) -> str:
 
 
 def allowed(field: FieldInfo) -> str:
-    """What the value of one variable can be, in words."""
+    """Return, in words, what the value of one variable can be."""
     meta: Meta = field.type.__metadata__[0]
     kind = field.type.__origin__
     if kind is int:
@@ -195,7 +195,7 @@ def allowed(field: FieldInfo) -> str:
 
 
 def available_cpus() -> int:
-    """How many CPUs this process may use."""
+    """Return how many CPUs this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""gunicorn's hooks for HASHER_CPU_AFFINITY=1: each worker runs on one core.
+"""HASHER_CPU_AFFINITY=1: each worker runs on one core.
 
-The threads of a worker take turns anyway (one at a time holds the interpreter); on one core they
-do so without waking each other up from core to core.
+The threads of a worker take turns, since one at a time holds the interpreter. On one core they do
+so without waking each other up from core to core.
 """
 
 import logging
@@ -15,9 +15,9 @@ log = logging.getLogger("gunicorn.error")
 
 
 def choose(server: Arbiter, worker: Any) -> None:
-    """Set `worker.core` to the core with the fewest workers, in the master: a lost one's is free.
+    """Set `worker.core`, in the master, to the core with the fewest workers.
 
-    None where this platform cannot tell cores apart.
+    None if this platform cannot pin a process.
     """
     worker.core = None
     if hasattr(os, "sched_getaffinity"):
@@ -27,7 +27,7 @@ def choose(server: Arbiter, worker: Any) -> None:
 
 
 def pin(worker: Any) -> None:
-    """Keep this process, a new worker's, on the core that was chosen for it."""
+    """Pin this process, that of `worker`, to the core that was chosen for it."""
     if worker.core is None:
         log.warning("HASHER_CPU_AFFINITY=1 does nothing: this platform cannot pin a process.")
         return

@@ -1,7 +1,7 @@
-"""The files in which workers keep their metrics, so that any of them can sum over all.
+"""The files in which workers keep their metrics, so that each can sum over all.
 
-A worker that replaces another goes on with its files: there are as many as ever ran at once, and
-what a lost worker had counted stays counted.
+A worker that replaces another goes on with its files: so their number stays bounded, and what a
+lost worker has counted stays counted.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a full disk must not end a worker that
 
 
 def open_for(server: Arbiter) -> None:
-    """Make the directory; a second master (SIGUSR2) shares the first one's, as its listeners."""
+    """Make the directory. A second master (SIGUSR2) shares that of the first."""
     if server.master_pid and DIRECTORY in os.environ:
         hold(Path(os.environ[DIRECTORY]))
         return
@@ -40,12 +40,12 @@ def open_for(server: Arbiter) -> None:
 
 
 def hold(directory: Path) -> None:
-    """Keep `directory` from being removed for as long as this process or a worker of it lives."""
+    """Keep `directory` from being removed while this process or a worker of it lives."""
     fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the directories of those that were killed, and could not do it."""
+    """Remove the directories that killed services have left."""
     for directory in parent.glob("hasher-metrics-*"):
         with suppress(OSError):  # which another user's, or one in use, gives
             lock = os.open(directory, os.O_RDONLY)
@@ -57,7 +57,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def assign(server: Arbiter, worker: Any) -> None:
-    """Give `worker`, before its fork, files that no running worker has."""
+    """Assign `worker`, before its fork, files that no running worker has."""
     running: dict[int, Any] = server.WORKERS
     taken = {other.metric_files for other in running.values()}
     names = (f"{server.pid}-{number}" for number in count())
@@ -65,7 +65,7 @@ def assign(server: Arbiter, worker: Any) -> None:
 
 
 def use(worker: Any) -> None:
-    """Let prometheus-client, in the process of `worker`, keep its values in those files."""
+    """Tell prometheus-client, in the process of `worker`, to keep its values in those files."""
     from prometheus_client import values  # noqa: PLC0415 - an extra, which metrics=off does without
 
     files = worker.metric_files
@@ -80,13 +80,13 @@ def keep() -> None:
 
 
 def release(worker: Any) -> None:
-    """Forget what only a running worker has: requests in flight."""
+    """Remove what counts only while `worker` runs: its requests in flight."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - as above
 
     mark_process_dead(worker.metric_files)  # type: ignore[no-untyped-call]
 
 
 def close_for(server: Arbiter) -> None:
-    """Remove the directory, unless another master is using it."""
+    """Remove the directory, unless another master uses it."""
     if not server.master_pid and not server.reexec_pid:
         shutil.rmtree(os.environ[DIRECTORY], ignore_errors=True)

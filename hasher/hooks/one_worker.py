@@ -1,8 +1,7 @@
-"""gunicorn's hooks for a store that lives in one process: there is never a second worker.
+"""A store that lives in one process has one worker.
 
-With two, each would have messages of its own, and a message stored through one would be a 404
-from the other. What would start a second one is refused, and what replaces the one waits for its
-end.
+With two, each would have messages of its own, and a message stored through one would be a 404 from
+the other. A second worker is refused, and a worker that replaces the first waits for its end.
 """
 
 import logging
@@ -22,7 +21,7 @@ INSTEAD = "memory:// keeps messages in one process"
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
-    """Refuse a second worker: at start the start itself, later (SIGTTIN) only the worker."""
+    """Refuse a second worker: end the start, or later (SIGTTIN) add none."""
     if old is None and new != 1:
         raise InvalidSetting(f"{new} workers were asked for, and {INSTEAD}: use -w 1.")
     if new > 1:
@@ -31,15 +30,15 @@ def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
 
 
 def pre_exec(_server: Arbiter) -> None:
-    """Refuse a second master (SIGUSR2). This runs in its process: the first one goes on."""
+    """End the second master (SIGUSR2), in whose process this runs; the first one goes on."""
     log.warning("No second master was started, since %s.", INSTEAD)
     os._exit(0)
 
 
 def await_end_of_last(server: Arbiter) -> None:
-    """End the worker that a reload (SIGHUP) replaces before the new one starts.
+    """End the worker that a reload (SIGHUP) replaces, before the new one starts.
 
-    Clients that connect in between wait in the listening socket's queue.
+    Clients that connect in between wait in the queue of the listening socket.
     """
     server.kill_workers(SIGTERM)
     deadline = time.monotonic() + server.cfg.graceful_timeout
@@ -56,5 +55,5 @@ def await_end_of_last(server: Arbiter) -> None:
 
 
 def report_loss(worker: Any) -> None:
-    """Say that all messages went with a worker that was stopped, reloaded or lost."""
+    """Log that a worker has ended, and all messages with it."""
     log.warning("Worker %s has ended, and all messages with it, since %s.", worker.pid, INSTEAD)

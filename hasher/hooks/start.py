@@ -20,7 +20,7 @@ OTHER_FILES = 64  # standard streams, listeners, pipes, the store, and the inter
 
 
 def connections(settings: Settings) -> int:
-    """How many connections a worker may hold, after raising the limit of open files for them.
+    """Return how many connections a worker may hold, after raising the limit of open files.
 
     A worker that runs out of file descriptors in `accept` dies of it, with a `memory://` store:
     so it stops accepting before, and clients wait in the kernel's queue. Each thread may need one
@@ -43,7 +43,7 @@ def connections(settings: Settings) -> int:
 
 
 def require_addresses(server: Arbiter) -> None:
-    """Stop at once, in one line, where an address cannot be listened on: gunicorn tries for 5 s."""
+    """Raise InvalidSetting if an address cannot be listened on; gunicorn would try for 5 s."""
     inherited = server.master_pid or "LISTEN_FDS" in os.environ or server.cfg.reuse_port
     for address in () if inherited else server.cfg.address:
         if isinstance(address, tuple):
@@ -51,7 +51,7 @@ def require_addresses(server: Arbiter) -> None:
 
 
 def require_free(host: str, port: int) -> None:
-    """InvalidSetting unless this process can listen on `host`:`port`."""
+    """Raise InvalidSetting unless this process can listen on `host`:`port`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
@@ -64,7 +64,7 @@ def require_free(host: str, port: int) -> None:
 
 
 def announce(server: Arbiter, settings: Settings) -> None:
-    """Say in one line what this service will do, and a warning where it was asked for more."""
+    """Log in one line what this service does, and a warning if it was asked for more."""
     log.info(
         "hasher keeps messages in %s; workers: %d, threads each: %d, connections each: %d; "
         "largest body: %d bytes%s",
@@ -93,9 +93,9 @@ def announce(server: Arbiter, settings: Settings) -> None:
 
 
 def examine_store(settings: Settings) -> None:
-    """Stop, in one line, where the store cannot work; warn where it could lose messages.
+    """Raise InvalidSetting if the store cannot work; log a warning if it could lose messages.
 
-    A server that is down is no reason not to start: /readyz says so until it is back.
+    A server that is down does not prevent the start: /readyz says so until it is back.
     """
     try:
         with closing(settings.store.open(settings.resources)) as driver:

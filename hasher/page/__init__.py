@@ -1,4 +1,4 @@
-"""What the service shows to people: the page, its description (OpenAPI), and a reference of it."""
+"""What the service shows to people: the page, the description (OpenAPI), the reference."""
 
 from importlib.resources import files
 from typing import Any
@@ -29,14 +29,14 @@ HEADERS = {
 
 @page.get("/", strict_slashes=False)  # no redirect from the empty path of `GET http://host`
 def index() -> Response:
-    """The page on which a person stores and reads messages."""
+    """Answer the page on which a person stores and reads messages."""
     html = render_template("index.html", limit=current_app.config["MAX_MESSAGE_BYTES"])
     return own(html, "text/html; charset=utf-8")
 
 
 @page.get("/docs")
 def docs() -> Response:
-    """The API's reference, made from the description."""
+    """Answer the API's reference, made from the description."""
     description = own_description()
     html = render_template("docs.html", api=resolved(description, description))
     return own(html, "text/html; charset=utf-8")
@@ -44,22 +44,22 @@ def docs() -> Response:
 
 @page.get("/openapi.json")
 def openapi() -> Response:
-    """The API's description, as a program reads it."""
+    """Answer the API's description, for programs."""
     return json_response(own_description(), headers=HEADERS)
 
 
 @page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
 def asset(name: str) -> Response:
-    """What the pages consist of beside their HTML."""
+    """Answer the style, the script or the icon of the pages."""
     return own(CONTENTS[name], ASSETS[name])
 
 
 def own(body: str | bytes, content_type: str) -> Response:
-    """One of the service's own pages: nothing of another origin has a part in it."""
+    """Return one of the service's own pages, which loads nothing from another origin."""
     return Response(body, headers=HEADERS, content_type=content_type)
 
 
 def own_description() -> dict[str, Any]:
-    """The description of this service, with its limits."""
+    """Return the description of this service, with its limits."""
     config = current_app.config
     return described(config["MAX_MESSAGE_BYTES"], config["MAX_BULK_BYTES"])

@@ -33,7 +33,7 @@ class AccessLog(Observer):
 
 
 def as_json(time: str, record: RequestRecord) -> str:
-    """One JSON object; times are in seconds, sizes in bytes of body."""
+    """Return one JSON object; times are in seconds, sizes in bytes of body."""
     fields: dict[str, object] = {"time": time}
     fields.update((name, getattr(record, name)) for name in FIELDS)
     fields["path"] = harmless(record.path)
@@ -43,7 +43,7 @@ def as_json(time: str, record: RequestRecord) -> str:
 
 
 def as_text(time: str, record: RequestRecord) -> str:
-    """The same in words."""
+    """Return the same in words."""
     line = (
         f"{time} {record.client} {quote(record.method)} {harmless(record.path)} "
         f"{record.status}, {record.received} B in, {record.sent} B out, "
@@ -54,5 +54,5 @@ def as_text(time: str, record: RequestRecord) -> str:
 
 
 def harmless(path: str) -> str:
-    """`path` of a WSGI environment as it stands in an address, where no line can end."""
+    """Return `path`, from a WSGI environment, percent-encoded: no line can end in it."""
     return quote(path[:LONGEST], safe="/:@!$&'()*+,;=~", encoding="latin-1")

@@ -16,7 +16,7 @@ SENTENCES = {
 
 
 def register(app: Flask, driver: Driver) -> None:
-    """Map everything that can be raised in a request to its answer."""
+    """Register a handler for everything that can be raised in a request."""
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(StoreFull, store_full)
     app.register_error_handler(Unusable, unusable)
@@ -27,13 +27,13 @@ def register(app: Flask, driver: Driver) -> None:
 
 
 def error_response(status: int, sentence: str) -> Response:
-    """One error. It is not for caches: what is missing now may exist in a second."""
+    """Return an error. No cache keeps it: what is missing now may exist in a second."""
     headers = NO_STORE | {"Retry-After": "1"} if status == 503 else NO_STORE
     return json_response({"error": sentence}, status, headers)
 
 
 def http_error(error: HTTPException) -> Response:
-    """An error with a status of its own: ours from `abort`, or werkzeug's from the routing."""
+    """Return the response to an error that has a status: from `abort`, or from the routing."""
     status = error.code or 500
     response = error_response(status, sentence_for(error, status))
     if isinstance(error, MethodNotAllowed):
@@ -44,7 +44,7 @@ def http_error(error: HTTPException) -> Response:
 
 
 def sentence_for(error: HTTPException, status: int) -> str:
-    """The sentence given to `abort`, or the one for a status that came without."""
+    """Return the sentence that `abort` was given, or the one for the status."""
     if status == 404 and request.path.startswith("/messages/"):
         return "Message not found."
     if isinstance(error, MethodNotAllowed):
@@ -62,27 +62,27 @@ def fault(kind: str) -> RequestRecord:
 
 
 def store_full(_: StoreFull) -> Response:
-    """A store at its limit takes no new message, and still gives back every old one."""
+    """Return 507: a store at its limit takes no new message, and still returns the old ones."""
     fault("full")
     return error_response(507, "The store is full: messages stored already can still be read.")
 
 
 def unreachable(error: Exception) -> Response:
-    """A store that cannot be asked: never a 404, since the message may well be there."""
+    """Return 503, and never 404: the message may be in the store that cannot be reached."""
     record = fault("unreachable")
     current_app.logger.error("Request %s: the store cannot be reached: %s", record.id, error)
     return error_response(503, "The store cannot be reached; try again in a moment.")
 
 
 def unusable(error: Unusable) -> Response:
-    """A store that answers, and that could lose what it is given."""
+    """Return 503 from a store that answers, but could lose messages."""
     record = fault("unusable")
     current_app.logger.error("Request %s: the store must not be used: %s.", record.id, error)
     return error_response(503, f"The store must not be used: {error}.")
 
 
 def damaged(error: DamagedMessage) -> Response:
-    """A stored message that no longer matches its digest is reported and never served."""
+    """Return 500 in place of a stored message that no longer matches its digest."""
     record = fault("damaged")
     current_app.logger.error(
         "Request %s: the message stored under %s is damaged: not served.", record.id, error.digest
@@ -91,7 +91,7 @@ def damaged(error: DamagedMessage) -> Response:
 
 
 def crashed(error: Exception) -> Response:
-    """Anything that nobody foresaw: the client gets a sentence, the log the traceback."""
+    """Return 500 for an unforeseen exception, and log its traceback."""
     record = fault("crashed")
     what = f"{request.method} {request.url_rule}"
     current_app.logger.error("Request %s (%s) failed.", record.id, what, exc_info=error)

@@ -9,13 +9,13 @@ from flask import Blueprint, Response, abort, current_app
 from hasher.web.responses import NO_STORE, json_response
 
 health = Blueprint("health", __name__)
-INTERVAL = 1.0  # seconds between two questions to the store
+INTERVAL = 1.0  # seconds between two checks
 
 
 class Readiness:
-    """What the store's check has said, which is asked again no sooner than INTERVAL.
+    """The outcome of the store's check, which runs at most once in INTERVAL.
 
-    `draining` says whether the server is about to stop.
+    `draining` returns whether the server is about to stop.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Readiness:
         self._failure: Exception | None = None
 
     def require(self) -> None:
-        """Raise what the store's check raises, or has raised lately."""
+        """Raise what the store's check raises, or has raised within INTERVAL."""
         with self._lock:
             if monotonic() >= self._next:
                 self._failure = self._ask()
@@ -40,20 +40,20 @@ class Readiness:
     def _ask(self) -> Exception | None:
         try:
             self._check()
-        except Exception as failure:  # noqa: BLE001 - it is raised where readiness is asked for
+        except Exception as failure:  # noqa: BLE001 - `require` raises it
             return failure
         return None
 
 
 @health.get("/healthz")
 def alive() -> Response:
-    """Answer 200 from any process that answers at all; the store is not asked."""
+    """Answer 200, without asking the store: the process lives."""
     return json_response({"status": "alive"}, headers=NO_STORE)
 
 
 @health.get("/readyz")
 def ready() -> Response:
-    """Answer 200 if the store can serve; 503 with the reason if it cannot, or before the stop."""
+    """Answer 200 if the store can serve, or 503 with the reason if it cannot or a stop is near."""
     readiness: Readiness = current_app.extensions["readiness"]
     if readiness.draining():
         abort(503, "The service is about to stop: send requests to another instance.")

@@ -13,7 +13,7 @@ from hasher.hooks import draining
 
 @pytest.fixture
 def handlers() -> Iterator[list[str]]:
-    """This process as a master whose stop is written down, and its own handlers afterwards."""
+    """Make this process a master that writes its stop down, for a test."""
     stopped: list[str] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
     signal.signal(signal.SIGTERM, lambda *_: stopped.append("stopped"))
