@@ -1,4 +1,4 @@
-"""What observers are told of requests and of the store."""
+"""The record of a request, and what observers are told of it."""
 
 import pytest
 from flask import Flask
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from hasher import create_app
 from hasher.settings import Settings
-from hasher.stores import Stored
 from hasher.stores.memory import MemoryDriver
 from hasher.telemetry.record import Observer, RequestRecord, StoreTime, current, request_id
 
@@ -20,21 +19,12 @@ class Notes(Observer):
     def __init__(self) -> None:
         self.began_count = 0
         self.records: list[RequestRecord] = []
-        self.operations: list[tuple[str, str | None]] = []
-        self.counts: list[Stored] = []
 
     def began(self) -> None:
         self.began_count += 1
 
     def ended(self, record: RequestRecord) -> None:
         self.records.append(record)
-
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        assert duration >= 0
-        self.operations.append((operation, type(error).__name__ if error else None))
-
-    def stored(self, counts: Stored) -> None:
-        self.counts.append(counts)
 
 
 @pytest.fixture
