@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 PACKAGES = [
-    *("aiohttp", "falcon", "fastapi", "flask", "gunicorn", "hiredis", "msgspec", "redis"),
+    *("aiohttp", "falcon", "fastapi", "flask", "gunicorn", "hiredis", "msgspec"),
     *("prometheus-client", "uvicorn", "uvloop"),
 ]
 PROGRAMS = {

@@ -33,7 +33,7 @@ LOCATIONS = {
     "rediss": ("hasher.stores.redis", "RedisLocation"),
     "redis+cluster": ("hasher.stores.redis", "ClusterLocation"),
 }
-EXTRAS = {"redis": "redis[hiredis]"}  # a module that may be missing, and what brings it
+EXTRAS = {"hiredis": "hiredis"}  # a module that may be missing, and what brings it
 
 
 def locate(url: str) -> Location:

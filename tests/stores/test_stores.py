@@ -11,31 +11,17 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from redis.exceptions import ReadOnlyError
 
 from hasher.stores import Driver, Outcome, Resources, Stored, StoreFull, locate
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import digest_of as digest
-from hasher.stores.redis import ClusterLocation, RedisDriver, RedisLocation
+from hasher.stores.redis.cluster import ClusterDriver
+from hasher.stores.redis.single import SingleDriver
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation
 from tests.support.servers import RedisCluster, RedisServer, free_ports
 
 NEW, REPEATED = Outcome.NEW, Outcome.REPEATED
 STORES = ["memory", "sqlite", "redis", "cluster"]
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis server for all tests that leave it as it was."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    """A Redis cluster for all tests that leave it as it was."""
-    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
 
 
 @pytest.fixture(params=STORES)
@@ -50,9 +36,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             server: RedisServer | RedisCluster = request.getfixturevalue("redis_server")
         case _:
             server = request.getfixturevalue("redis_cluster")
-    for node in server.nodes:
-        with closing(node.client()) as client, suppress(ReadOnlyError):
-            client.flushall()
+    server.empty()
     return server.url
 
 
@@ -196,7 +180,7 @@ def test_a_store_that_works_passes_its_check(store: Driver) -> None:
     assert remark is None or not remark.endswith(".")
 
 
-@pytest.mark.parametrize("kind", [MemoryDriver, SQLiteDriver, RedisDriver])
+@pytest.mark.parametrize("kind", [MemoryDriver, SQLiteDriver, SingleDriver, ClusterDriver])
 def test_a_store_without_a_method_cannot_be_made(kind: type[Driver]) -> None:
     for method in Driver.__abstractmethods__:
         partial = type("Partial", (kind,), {method: getattr(Driver, method)})
@@ -281,12 +265,6 @@ def test_urls_are_understood() -> None:
     assert locate(url) == SQLiteLocation(url, "a b.db")
     url = "sqlite:////a/b?synchronous=normal"
     assert locate(url) == SQLiteLocation(url, "/a/b", "normal")
-    url = "redis://me:p%40ss@h:1/2?replicas=1"
-    address = {"host": "h", "port": 1, "db": 2, "username": "me", "password": "p@ss"}
-    assert locate(url) == RedisLocation(url, address, 1)
-    url = "redis+cluster://:pass@a:1,b"
-    address = {"startup_nodes": [("a", 1), ("b", 6379)], "password": "pass"}
-    assert locate(url) == ClusterLocation(url, address, 0)
 
 
 def test_no_location_shows_its_password() -> None:

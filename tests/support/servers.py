@@ -8,14 +8,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import pytest
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
 
 PATIENCE = 30.0  # seconds until something that should happen is taken not to
 
@@ -122,6 +122,11 @@ class RedisServer:
         """A client of its own for the test."""
         return Redis(port=self.port, password=self.password, socket_timeout=5, protocol=2)
 
+    def empty(self) -> None:
+        """Remove every key."""
+        with closing(self.client()) as client, suppress(ReadOnlyError):  # a replica follows
+            client.flushall()
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,6 +200,11 @@ class RedisCluster:
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()
+
+    def empty(self) -> None:
+        """Remove every key."""
+        for node in self.nodes:
+            node.empty()
 
     def is_whole(self, node: RedisServer) -> bool:
         """Whether this server knows of no fault, and every replica follows its master."""

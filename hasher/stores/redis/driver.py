@@ -1,0 +1,167 @@
+"""What messages are to Redis: the part that one server and a cluster have in common."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from hiredis import HiredisError, ReplyError
+
+from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored, StoreFull
+from hasher.stores.redis.connection import Command, Reply, kind, require
+from hasher.stores.redis.examination import examine
+from hasher.stores.redis.server import Server
+
+PREFIX = b"hasher:"
+OK = b"OK"
+SMALL = 16 * 1024  # bytes of a message that cost less than another trip
+TRIP = 1000  # messages written in one trip
+TRIP_BYTES = 1024 * 1024  # after which no more messages are added to a trip
+BATCH = 100  # messages read in one trip: at the default limit on bodies that is 100 MiB at most
+
+Row = tuple[bytes, bytes]  # a key and a message
+
+
+class RedisDriver(Driver):
+    """Messages under `hasher:<digest>`.
+
+    A message whose key is taken is compared with what stands there. What stands under the key of
+    a small message comes back in the same trip; a large one would often come back for nothing.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (HiredisError, OSError)
+    blocking: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
+
+    def __init__(self, replicas: int = 0) -> None:
+        self._replicas = replicas
+
+    @abstractmethod
+    def _call(self, commands: Sequence[Command], replicas: int = 0) -> list[Reply]:
+        """Call the server that holds the keys of `commands`, all on one; as `Server.call`."""
+
+    @abstractmethod
+    def _by_server(self, rows: Iterable[Row]) -> Iterable[list[Row]]:
+        """Yield `rows` in groups, each of which one server holds."""
+
+    @abstractmethod
+    def _servers(self) -> list[Server]:
+        """Return every server that holds messages."""
+
+    def put(self, digest: str, message: bytes) -> Outcome:
+        key = PREFIX + digest.encode()
+        commands: list[Command] = [(b"SET", key, message, b"NX")]
+        if len(message) <= SMALL:
+            commands.append((b"GET", key))
+        refusal, *found = self._call(commands, self._replicas)
+        if refusal == OK:
+            return Outcome.NEW
+        settled = self._settle([(key, message)], [refusal], found)
+        if settled.mended:
+            return Outcome.MENDED
+        return Outcome.NEW if settled.new else Outcome.REPEATED
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
+        rows = [(PREFIX + digest.encode(), message) for digest, message in messages]
+        stored = [self._put(trip) for group in self._by_server(rows) for trip in trips(group)]
+        return Stored(*map(sum, zip(*stored, strict=True))) if stored else Stored()
+
+    def _put(self, rows: Sequence[Row]) -> Stored:
+        """Store `rows`, which one server holds."""
+        replies = self._call([(b"SET", *row, b"NX") for row in rows], self._replicas)
+        refused = [(row, reply) for row, reply in zip(rows, replies, strict=True) if reply != OK]
+        if not refused:
+            return Stored(new=len(rows))
+        settled = self._settle(*zip(*refused, strict=True))
+        return settled._replace(new=settled.new + len(rows) - len(refused))
+
+    def _settle(
+        self, rows: Sequence[Row], refusals: Sequence[Reply], found: Sequence[Reply] = ()
+    ) -> Stored:
+        """Compare `rows`, which were refused, with what was found in their place, and mend that."""
+        full = next((refusal for refusal in refusals if kind(refusal) == "OOM"), None)
+        for refusal in refusals:
+            require(refusal, but="OOM")
+        # Who was refused for want of room has not waited for the replicas yet.
+        replicas = self._replicas if full else 0
+        found = found or self._call([(b"GET", key) for key, _ in rows], replicas)
+        missing, damaged = compare(rows, found)
+        if full and missing:
+            raise StoreFull from full
+        self._overwrite(damaged)
+        again = self._put(missing) if missing else Stored()  # another has removed them meanwhile
+        repeated = len(rows) - len(missing) - len(damaged)
+        return Stored(again.new, again.repeated + repeated, again.mended + len(damaged))
+
+    def _overwrite(self, rows: Sequence[Row]) -> None:
+        """Store `rows` in place of whatever stands under their keys."""
+        if not rows:
+            return
+        for reply in self._call([(b"SET", *row) for row in rows], self._replicas):
+            if kind(reply) == "OOM":
+                raise StoreFull from reply
+            require(reply)
+
+    def get(self, digest: str) -> bytes | None:
+        message: Reply = self._call([(b"GET", PREFIX + digest.encode())])[0]
+        if type(message) is ReplyError:
+            require(message, but="WRONGTYPE")
+            raise DamagedMessage(digest)
+        found: bytes | None = message
+        return found
+
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        for server in self._servers():
+            for keys in scan(server, 10 * BATCH):
+                for start in range(0, len(keys), BATCH):
+                    yield from self._read(keys[start : start + BATCH])
+
+    def _read(self, keys: Sequence[bytes]) -> Iterator[tuple[str, bytes | None]]:
+        """Yield what stands under `keys`, with None for what is no string."""
+        for key, found in zip(keys, self._call([(b"GET", key) for key in keys]), strict=True):
+            require(found, but="WRONGTYPE")
+            if found is not None:
+                digest = key.removeprefix(PREFIX).decode(errors="replace")
+                yield digest, None if kind(found) else found
+
+    def count(self) -> int:
+        return sum(len(keys) for server in self._servers() for keys in scan(server, 10_000))
+
+    def check(self) -> str | None:
+        remarks = [examine(server, self._replicas) for server in self._servers()]
+        return next(filter(None, remarks), None)
+
+
+def trips(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield `rows` in parts, so that a trip takes neither long nor much memory."""
+    trip: list[Row] = []
+    size = 0
+    for row in rows:
+        trip.append(row)
+        size += len(row[1])
+        if len(trip) >= TRIP or size >= TRIP_BYTES:
+            yield trip
+            trip, size = [], 0
+    if trip:
+        yield trip
+
+
+def compare(rows: Sequence[Row], found: Sequence[Reply]) -> tuple[list[Row], list[Row]]:
+    """Return those of `rows` that were not found, and those in whose place something else was."""
+    missing, damaged = [], []
+    for row, held in zip(rows, found, strict=True):
+        require(held, but="WRONGTYPE")
+        if held is None:
+            missing.append(row)
+        elif held != row[1]:
+            damaged.append(row)
+    return missing, damaged
+
+
+def scan(server: Server, count: int) -> Iterator[list[bytes]]:
+    """Yield the keys of messages that `server` holds, about `count` at once."""
+    cursor = b"0"
+    while True:
+        command = (b"SCAN", cursor, b"MATCH", PREFIX + b"*", b"COUNT", b"%d" % count)
+        cursor, keys = require(server.call([command])[0])
+        yield keys
+        if cursor == b"0":
+            return

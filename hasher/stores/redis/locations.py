@@ -1,0 +1,80 @@
+"""Where messages are kept, as a URL of Redis says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from hasher.stores.driver import DEFAULT, Location, Resources
+from hasher.stores.redis.cluster import ClusterDriver
+from hasher.stores.redis.driver import RedisDriver
+from hasher.stores.redis.server import Access, Server
+from hasher.stores.redis.single import SingleDriver
+from hasher.stores.urls import parameters
+
+REPLICAS = [str(count) for count in range(10)]
+
+
+@dataclass(frozen=True)
+class RedisLocation(Location):
+    """One server."""
+
+    host: str
+    port: int
+    access: Access
+    replicas: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        tls = split.scheme == "rediss"
+        query = parameters(split, replicas=REPLICAS, **({"ca": None} if tls else {}))
+        database = split.path.strip("/") or "0"
+        if not split.hostname or not database.isdecimal():
+            raise ValueError(f"must be {split.scheme}://[user:password@]host[:port][/database]")
+        ca = query.get("ca")
+        if ca and not Path(ca).is_file():
+            raise ValueError("must name a file with ca")
+        access = Access(*credentials(split), int(database), tls, ca)
+        replicas = int(query.get("replicas", 0))
+        return cls(url, unquote(split.hostname), port_of(split), access, replicas)
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
+        return SingleDriver(Server(self.host, self.port, self.access), self.replicas)
+
+
+@dataclass(frozen=True)
+class ClusterLocation(Location):
+    """Some of the servers of a cluster."""
+
+    addresses: tuple[tuple[str, int], ...]
+    access: Access
+    replicas: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        query = parameters(split, replicas=REPLICAS)
+        hosts = [urlsplit(f"//{host}") for host in split.netloc.rpartition("@")[2].split(",")]
+        if split.path.strip("/") or not all(host.hostname for host in hosts):
+            raise ValueError("must be redis+cluster://[user:password@]host[:port][,host[:port]...]")
+        addresses = tuple((unquote(host.hostname or ""), port_of(host)) for host in hosts)
+        access = Access(*credentials(urlsplit(f"//{split.netloc.split(',')[0]}")))
+        return cls(url, addresses, access, int(query.get("replicas", 0)))
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
+        return ClusterDriver(self.addresses, self.access, self.replicas)
+
+
+def port_of(url: SplitResult) -> int:
+    """Return the port, or Redis's own."""
+    try:
+        return url.port or 6379
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535") from None
+
+
+def credentials(url: SplitResult) -> tuple[str | None, str | None]:
+    """Return the user and the password, or None for each that is not given."""
+    user, password = url.username, url.password
+    return unquote(user) if user else None, unquote(password) if password else None
