@@ -1,4 +1,4 @@
-"""The documents that show kept figures: README.md and docs/scaling.md."""
+"""The documents that show kept figures: docs/performance.md and docs/scaling.md."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from bench.contenders import ROOT
 from bench.report import into
 
 RESULTS = Path(__file__).parent / "results"
-README, SCALING = ROOT / "README.md", ROOT / "docs" / "scaling.md"
+PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
 
 
 def update() -> None:
@@ -20,7 +20,7 @@ def update() -> None:
 
 def updated() -> Iterator[tuple[Path, str]]:
     """Each document, and what it should say."""
-    yield README, into(README.read_text(), (RESULTS / "bench.md").read_text())
+    yield PERFORMANCE, into(PERFORMANCE.read_text(), (RESULTS / "bench.md").read_text())
     known = capacity.rates(json.loads((RESULTS / "bench.json").read_text()))
     text = SCALING.read_text()
     for name, table in {

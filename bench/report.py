@@ -205,7 +205,7 @@ def saturated(results: Results, name: str) -> Iterator[str]:
 
 
 def markdown(results: Results) -> str:
-    """The tables, as README shows them."""
+    """The tables, as docs/performance.md shows them."""
     parts = [
         fill(setting(results), WIDTH),
         table(HEAD, list(contender_rows(results))),

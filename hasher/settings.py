@@ -43,7 +43,7 @@ class Settings(
 ):
     """The settings of one process. An empty variable counts as unset.
 
-    The README's table has one row for each, and a test compares the two.
+    The table in docs/settings.md has one row for each, and a test compares the two.
     """
 
     store: Annotated[Location, Meta(description="where messages are kept")] = MemoryLocation()

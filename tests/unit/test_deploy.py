@@ -259,10 +259,10 @@ def test_the_units_expose_little(units: list[Path]) -> None:
 
 
 def test_the_settings_of_the_units_are_settings() -> None:
-    """What the example sets is what the README's table knows, and is not the instance's own."""
+    """What the example sets is what docs/settings.md knows, and is not the instance's own."""
     named = set(re.findall(r"^#?([A-Z_]+)=", (UNITS / "hasher.env").read_text(), re.MULTILINE))
     described = set(
-        re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+        re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "settings.md").read_text(), re.MULTILINE)
     )
     assert "HASHER_STORE" in named
     assert "PORT" not in named

@@ -1,4 +1,4 @@
-"""Settings: their values, their errors, and that the README tells them as they are."""
+"""Settings: their values, their errors, and that docs/settings.md tells them as they are."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from hasher.settings import InvalidSetting, Settings, allowed, available_cpus
 
-README = Path(__file__).parents[2] / "README.md"
+TOLD = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_nothing_set_is_the_default() -> None:
@@ -142,10 +142,10 @@ def test_settings_cannot_be_changed() -> None:
         Settings().threads = 3  # type: ignore[misc]
 
 
-def test_the_readme_lists_every_setting_as_it_is() -> None:
+def test_the_documents_list_every_setting_as_it_is() -> None:
     told = re.findall(
         r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \| ([^|]*) \| ([^|]*) \|$",
-        README.read_text(),
+        TOLD.read_text(),
         re.MULTILINE,
     )
     assert told == [
