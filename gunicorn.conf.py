@@ -10,7 +10,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from hasher.hooks import affinity, draining, metric_files, one_worker, start
-from hasher.server.worker import Worker, tls
+from hasher.hooks.worker import Worker
 from hasher.settings import Settings
 
 settings = Settings.from_environ(os.environ)
@@ -18,8 +18,7 @@ settings = Settings.from_environ(os.environ)
 bind = settings.bind
 workers = settings.workers
 threads = settings.threads
-worker_class = Worker  # gthread, hardened
-ssl_context = tls  # for --certfile
+worker_class = Worker
 worker_connections = start.connections(settings)
 
 # Above the idle time-out of every common load balancer (60 s), which could otherwise send a request

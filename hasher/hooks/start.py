@@ -15,7 +15,7 @@ from hasher.stores import Driver, Unusable
 log = logging.getLogger("gunicorn.error")
 
 CONNECTIONS = 4096  # that a worker keeps open at once, idle ones included
-FILES_A_THREAD = 8  # a poller, and what a store opens: connections, or a file and its log
+FILES_A_THREAD = 4  # what a store opens: a connection, or a file and its log
 OTHER_FILES = 64  # standard streams, listeners, pipes, the store, and the interpreter's own
 
 
@@ -23,8 +23,8 @@ def connections(settings: Settings) -> int:
     """Return how many connections a worker may hold, after raising the limit of open files.
 
     A worker that runs out of file descriptors in `accept` dies of it, with a `memory://` store:
-    so it stops accepting before, and clients wait in the kernel's queue. Each thread may need one
-    descriptor for its connection's poller beside the connection's own, and some for the store.
+    so it stops accepting before, and clients wait in the kernel's queue. Each thread may need some
+    descriptors for the store.
     """
     reserve = OTHER_FILES + settings.threads * FILES_A_THREAD
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -74,7 +74,7 @@ def test_a_request_that_a_lost_worker_had_is_no_longer_in_flight(service: Servic
     clients = [service.connect() for _ in range(4)]
     for client in clients:
         client.send(b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n")
-        client.send(b"Content-Length: 9\r\n\r\n")
+        client.send(b"Transfer-Encoding: chunked\r\n\r\n9\r\n")
     until(lambda: samples(service, "hasher_requests_in_flight")[""] == 5)
     for worker in service.workers():
         os.kill(worker, signal.SIGKILL)

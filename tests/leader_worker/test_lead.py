@@ -3,11 +3,11 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
 
-from hasher.server.lead import Lead, LeadersSocket
+from leader_worker.lead import Lead
+from leader_worker.sockets import LeadersSocket
 from tests.support.servers import until
 
 
@@ -27,7 +27,10 @@ def lead(handed_over: list[str]) -> Lead:
 def pair(lead: Lead) -> Iterator[tuple[LeadersSocket, socket.socket]]:
     """A connection: its end here, and its client's."""
     ours, theirs = socket.socketpair()
-    with closing(LeadersSocket(ours, lead)) as wrapped, theirs:
+    wrapped = LeadersSocket(fileno=ours.detach())
+    wrapped.settimeout(0)
+    wrapped.hand_over = lead.hand_over
+    with wrapped, theirs:
         yield wrapped, theirs
 
 

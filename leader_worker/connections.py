@@ -1,0 +1,338 @@
+"""The connections of a worker: which are idle, and which have something to say.
+
+A connection is idle, or in the hands of one thread: of the one that has removed it from `idle`.
+Only the leader polls, accepts, cuts those that are idle for too long, and closes the listeners; any
+thread may end a connection that it has, or make it idle. A connection that the leader has stays in
+the poller, since nobody polls while the leader is busy; it leaves the poller with the lead.
+"""
+
+import errno
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from leader_worker.lane import Environ, Request
+from leader_worker.poller import poller
+from leader_worker.sockets import LeadersSocket, TLSSocket
+
+BITE = 16  # connections accepted at once: more would take them from workers that are waking up
+CROWD = 512  # connections accepted, and answered first, before others have their turn again
+FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
+LOOK = 1.0  # seconds between two looks for connections that are idle for too long
+PAUSE = 0.05  # seconds until that is tried again for which there was no room
+UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
+
+OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Connection:
+    """A client's. Its attributes belong to the thread that has it."""
+
+    __slots__ = (
+        "client",
+        "count",
+        "deadline",
+        "discards",
+        "environ",
+        "greeted",
+        "held",
+        "missing",
+        "number",
+        "parts",
+        "polled",
+        "request",
+        "response",
+        "server",
+        "sock",
+        "unread",
+    )
+
+    def __init__(
+        self, sock: LeadersSocket | TLSSocket, client: Any, server: Any, environ: Environ
+    ) -> None:
+        self.sock, self.client, self.server = sock, client, server
+        self.number = sock.fileno()
+        self.environ = environ
+        """What is the same in every request of it."""
+        self.greeted = isinstance(sock, LeadersSocket)
+        """Whether a TLS handshake is done, or not needed."""
+        self.unread = b""
+        """What was received with the request before, and was not looked at."""
+        self.parts: list[bytes] = []
+        """What was received of an unfinished request."""
+        self.request: Request | None = None
+        """The unfinished request, if its head is whole, of whose body `missing` bytes miss."""
+        self.missing = 0
+        self.response: Any = None
+        """The answer to the request before, or to the one in hand."""
+        self.held = 0
+        """How many bytes count as unfinished."""
+        self.count = 0
+        """How many requests gunicorn's parser has read."""
+        self.deadline = 0.0
+        self.polled = False
+        self.discards = False
+        """Whether it has had its last answer, and what it still sends is not read."""
+
+    def joined(self) -> bytes:
+        """Return what was received of an unfinished request, which starts anew."""
+        data = b"".join(self.parts)
+        self.parts, self.request = [], None
+        return data
+
+
+class Connections:
+    """All of a worker's, `most` of them at a time, from `listeners`."""
+
+    def __init__(self, listeners: Sequence[Any], most: int, log: Any) -> None:
+        self.listeners, self.most, self.log = list(listeners), most, log
+        self.all: set[Connection] = set()
+        self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.closed = False
+        """Whether the listeners are, so that no connection is added any more."""
+        self._current: Connection | None = None
+        self._stopping = False
+        self._fresh: deque[Connection] = deque()
+        self._ready: deque[Connection] = deque()
+        self._again: deque[Connection] = deque()
+        self._numbers: dict[int, Connection] = {}
+        self._poller = poller()
+        self._alarm, self._bell = os.pipe()
+        self._listens = False
+        self._crowd = 0
+        self._unfinished = 0
+        self._next_look = self._next_accept = 0.0
+
+    def listen(
+        self,
+        welcome: Callable[[Any], Callable[[Any, Any], Connection]],
+        note_stall: Callable[[], None],
+    ) -> None:
+        """Begin: `welcome` says for each listener what makes a connection of a client's socket.
+
+        `note_stall` is told of each client that stalled in the head of a request.
+        """
+        self._note_stall = note_stall
+        self._connect = {listener: welcome(listener) for listener in self.listeners}
+        for listener in self.listeners:
+            listener.settimeout(0)
+        for end in (self._alarm, self._bell):
+            os.set_blocking(end, False)
+        self._poller.add(self._alarm)
+
+    # What any thread may do.
+
+    def ring(self) -> None:
+        """Have the leader look around, if it waits."""
+        with suppress(BlockingIOError):
+            os.write(self._bell, b"!")
+
+    def stop(self) -> None:
+        """Have the leader close the listeners."""
+        self._stopping = True
+        self.ring()
+
+    def keep(self, conn: Connection, seconds: float) -> None:
+        """Let a connection that this thread has be idle for so long."""
+        if self._stopping:
+            seconds = min(seconds, FAREWELL)
+        conn.deadline = monotonic() + seconds
+        if not conn.polled:
+            conn.polled = True
+            self._poller.add(conn.sock.fileno())
+        self.idle[conn] = None  # from here on, another thread may have it
+
+    def again(self, conn: Connection) -> None:
+        """Give a connection of which more was received already its turn after those of others.
+
+        A leader that waits learns of it when it is rung.
+        """
+        self._again.append(conn)
+
+    def end(self, conn: Connection) -> None:
+        """Close a connection that this thread has."""
+        self.unpoll(conn)
+        self.release(conn)
+        if self._numbers.get(conn.number) is conn:
+            del self._numbers[conn.number]
+        with suppress(OSError):
+            conn.sock.close()
+        self.all.discard(conn)
+
+    def unpoll(self, conn: Connection) -> None:
+        """Take a connection that this thread has out of the poller."""
+        if conn.polled:
+            conn.polled = False
+            with suppress(OSError, ValueError):  # which an application has closed by itself
+                self._poller.remove(conn.sock.fileno())
+
+    # What only the leader does.
+
+    def leave_poller(self) -> None:
+        """Take the leader's own connection out of the poller, since another will poll."""
+        if self._current is not None:
+            self.unpoll(self._current)
+
+    def next_ready(self) -> Connection:
+        """Return the next connection that may have something to say, as soon as there is one.
+
+        The first request of a new one comes before those of others, so that a crowd that arrives at
+        once is let in at once.
+        """
+        while True:
+            if self._fresh:
+                return self._lead_on(self._fresh)
+            if self._crowd > 0:
+                self._accept()
+            elif self._ready:
+                return self._lead_on(self._ready)
+            else:
+                self._poll()
+
+    def _lead_on(self, queue: deque[Connection]) -> Connection:
+        self._current = conn = queue.popleft()
+        return conn
+
+    def hold(self, conn: Connection, size: int) -> bool:
+        """Count `size` more bytes of an unfinished request; return whether there is room."""
+        if self._unfinished + size > UNFINISHED:
+            return False
+        self._unfinished += size
+        conn.held += size
+        return True
+
+    def release(self, conn: Connection) -> None:
+        """Count nothing of it as unfinished any more."""
+        if conn.held:
+            self._unfinished -= conn.held
+            conn.held = 0
+
+    def _poll(self) -> None:
+        """Find who is ready. They are claimed before others are accepted, who may need room."""
+        now = monotonic()
+        if self._stopping and not self.closed:
+            self._close_listeners(now)
+            return
+        if not self._listens and not self.closed and now >= self._next_accept:
+            self._listen()
+        seconds = 0 if self._again else LOOK if self._listens or self.closed else PAUSE
+        called = False
+        for number in self._poller.wait(seconds, len(self._numbers) + 8):
+            conn = self._numbers.get(number)
+            if conn is not None:
+                if self._claim(conn):
+                    self._ready.append(conn)
+            elif number == self._alarm:
+                os.read(self._alarm, 4096)
+            else:
+                called = True
+        while self._again:
+            self._ready.append(self._again.popleft())
+        now = monotonic()
+        if now >= self._next_look:
+            self._look(now)
+        self._crowd = CROWD if called and self._listens else 0
+
+    def _claim(self, conn: Connection) -> bool:
+        """Have a connection that is idle; return False if another thread has it."""
+        try:
+            del self.idle[conn]
+        except KeyError:
+            return False
+        return True
+
+    def _look(self, now: float) -> None:
+        """Cut who has been idle for too long: everybody of whom something had come is claimed."""
+        self._next_look = now + LOOK
+        for conn in list(self.idle):
+            if conn.deadline <= now and self._claim(conn):
+                if conn.request is not None:
+                    conn.sock.stalled = True  # whoever reads the body is told
+                    self._ready.append(conn)
+                else:
+                    self._cut(conn)
+
+    def _cut(self, conn: Connection) -> None:
+        if conn.parts or not conn.greeted:
+            self._note_stall()
+        self.end(conn)
+
+    def _listen(self) -> None:
+        for listener in self.listeners:
+            self._poller.add(listener.fileno())
+        self._listens = True
+
+    def _pause(self) -> None:
+        """Accept nobody for a moment: what could make room needs the time to do so."""
+        self._crowd = 0
+        if self._listens:
+            self._listens = False
+            self._next_accept = monotonic() + PAUSE
+            for listener in self.listeners:
+                self._poller.remove(listener.fileno())
+
+    def _accept(self) -> None:
+        """Take new connections, until there is none, but not more than BITE of each listener."""
+        self._crowd -= BITE
+        waiting = [listener for listener in self.listeners if self._accept_bite(listener)]
+        if not waiting:
+            self._crowd = 0
+
+    def _accept_bite(self, listener: Any) -> bool:
+        """Take as many; return whether there may be more."""
+        return all(self._accept_from(listener) for _ in range(BITE))
+
+    def _accept_from(self, listener: Any) -> bool:
+        """Take a new connection; return False if there is none, or no room."""
+        if len(self.all) >= self.most and not self._make_room():
+            self._pause()
+            return False
+        try:
+            accepted, client = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:
+                self.log.error("A connection could not be accepted: %s.", error.strerror)  # noqa: TRY400
+                if not self._make_room():
+                    self._pause()
+                return False
+            return True  # the client has gone meanwhile, say
+        try:
+            conn = self._connect[listener](accepted, client)
+        except OSError:
+            accepted.close()
+            return True
+        self.all.add(conn)
+        self._numbers[conn.number] = conn
+        self._fresh.append(conn)
+        return True
+
+    def _make_room(self) -> bool:
+        """Close the connection idle for the longest; return False if none is idle."""
+        try:
+            conn, _ = self.idle.popitem(last=False)
+        except KeyError:
+            return False
+        self.end(conn)
+        return True
+
+    def _close_listeners(self, now: float) -> None:
+        """Take the last connections, and no more. A stop would reset those that are queued.
+
+        Idle connections stay for a moment: a request that is on its way is answered.
+        """
+        self._crowd = CROWD
+        while self._crowd > 0:
+            self._accept()
+        for listener in self.listeners:
+            if self._listens:
+                self._poller.remove(listener.fileno())
+            listener.close()
+        self._listens, self.listeners = False, []
+        for conn in list(self.idle):
+            conn.deadline = min(conn.deadline, now + FAREWELL)
+        self.closed = True

@@ -1,0 +1,47 @@
+"""Which of many file descriptors can be read."""
+
+import select
+import selectors
+
+
+class Epoll:
+    """Linux's. One thread waits at a time; any may add and remove meanwhile."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def add(self, number: int) -> None:
+        """Tell of this file descriptor when it can be read."""
+        self._epoll.register(number, select.EPOLLIN)
+
+    def remove(self, number: int) -> None:
+        """Tell of it no more."""
+        self._epoll.unregister(number)
+
+    def wait(self, seconds: float, most: int) -> list[int]:
+        """Return at most `most` that can be read, as soon as there are any."""
+        return [number for number, _ in self._epoll.poll(seconds, most)]
+
+
+class Selector:
+    """The same on other platforms, where Python chooses the mechanism."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def add(self, number: int) -> None:
+        """Tell of this file descriptor when it can be read."""
+        self._selector.register(number, selectors.EVENT_READ)
+
+    def remove(self, number: int) -> None:
+        """Tell of it no more."""
+        self._selector.unregister(number)
+
+    def wait(self, seconds: float, most: int) -> list[int]:
+        """Return at most `most` that can be read, as soon as there are any."""
+        return [key.fd for key, _ in self._selector.select(seconds)[:most]]
+
+
+def poller() -> Epoll | Selector:
+    """Return a new one, the fastest that this platform has."""
+    return Epoll() if hasattr(select, "epoll") else Selector()

@@ -1,0 +1,55 @@
+"""What is answered to what is not HTTP, and to what the application failed to answer."""
+
+import ssl
+from typing import NamedTuple
+
+from gunicorn.http import errors
+
+
+class Refusal(NamedTuple):
+    """An answer that the server gives without the application."""
+
+    status: int
+    reason: str
+    sentence: str
+
+
+MALFORMED = Refusal(400, "Bad Request", "The request is not valid HTTP.")
+CRASHED = Refusal(500, "Internal Server Error", "The service failed to answer; its log says why.")
+REFUSALS: dict[type[BaseException], Refusal] = {
+    errors.LimitRequestLine: Refusal(414, "URI Too Long", "The address is too long."),
+    errors.LimitRequestHeaders: Refusal(
+        431, "Request Header Fields Too Large", "The headers are too large."
+    ),
+    errors.ExpectationFailed: Refusal(
+        417, "Expectation Failed", "Expect can only be 100-continue."
+    ),
+    errors.UnsupportedTransferCoding: Refusal(
+        501, "Not Implemented", "Transfer-Encoding can only be chunked."
+    ),
+    errors.ForbiddenProxyRequest: Refusal(403, "Forbidden", "This address may not be a proxy."),
+    errors.ConfigurationProblem: CRASHED,
+    # The stubs are of gunicorn 26, which did not have these two.
+    errors.InvalidResponseHeader: CRASHED,  # type: ignore[attr-defined]
+    errors.InvalidResponseHeaderName: CRASHED,  # type: ignore[attr-defined]
+}
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """Return the answer to what gunicorn's parser or the application has raised."""
+    for kind, refusal in REFUSALS.items():
+        if isinstance(error, kind):
+            return refusal
+    return MALFORMED if isinstance(error, (errors.ParseException, ssl.SSLError)) else CRASHED
+
+
+def whole_response(refusal: Refusal, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """Return an HTTP response that closes its connection."""
+    lines = [
+        f"HTTP/1.1 {refusal.status} {refusal.reason}",
+        "Connection: close",
+        *[f"{name}: {value}" for name, value in headers],
+        f"Content-Length: {len(body)}",
+        "\r\n",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body

@@ -1,0 +1,325 @@
+"""What each of a worker's threads does: lead, take what a client has sent, answer, and again."""
+
+import errno
+import io
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import monotonic, sleep
+from typing import Any
+
+from gunicorn.http.errors import InvalidHeader, NoMoreData
+from gunicorn.http.message import Request as GunicornRequest
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.http.wsgi import create
+
+from leader_worker.connections import PAUSE, Connection, Connections
+from leader_worker.lane import (
+    Environ,
+    Lane,
+    Request,
+    base_environ,
+    can_wait,
+    client_environ,
+    fields_of,
+)
+from leader_worker.lead import Lead
+from leader_worker.refusals import refusal_of, whole_response
+from leader_worker.response import Response
+from leader_worker.sockets import STALL, LeadersSocket, Stalled, TLSSocket
+
+BEFORE_WAIT = "leader_worker.before_wait"  # in the environ
+LINGER = 1.0  # seconds that a client has to stop sending what is not read
+RECEIVE = 64 * 1024
+REST = 64 * 1024  # bytes of a body that are read for an application that did not
+GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
+
+
+class Threads:
+    """What the threads of `worker` share."""
+
+    def __init__(self, worker: Any, connections: Connections, lead: Lead) -> None:
+        self.worker, self.connections, self.lead = worker, connections, lead
+        self.application, self.cfg, self.log = worker.wsgi, worker.cfg, worker.log
+        self.keepalive: float = worker.cfg.keepalive
+        self.lane = Lane(worker.cfg)
+        self.tls = worker.tls_context()
+        connections.listen(self.welcome, self.note_stall)
+
+    def welcome(self, listener: Any) -> Callable[[socket.socket, Any], Connection]:
+        """Return what makes a connection of a socket that `listener` has accepted."""
+        server = listener.getsockname()
+        kind = (listener.family, listener.type, listener.proto)
+        base = {**base_environ(self.cfg, listener), BEFORE_WAIT: self.lead.hand_over}
+
+        def connect(accepted: socket.socket, client: Any) -> Connection:
+            sock: LeadersSocket | TLSSocket = LeadersSocket(*kind, fileno=accepted.detach())
+            sock.settimeout(0)
+            if self.tls:
+                sock = self.secured(sock)
+            sock.hand_over = self.lead.hand_over
+            return Connection(sock, client, server, client_environ(base, sock, client))
+
+        return connect
+
+    def secured(self, sock: socket.socket) -> TLSSocket:
+        """Return a connection over TLS, whose handshake has yet to begin."""
+        ragged: bool = self.cfg.suppress_ragged_eofs
+        return self.tls.wrap_socket(  # type: ignore[no-any-return]
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=ragged
+        )
+
+    def serve(self) -> None:
+        """Answer the next request, again and again."""
+        while True:
+            self.lead.take()
+            try:
+                conn = self.connections.next_ready()
+            except Exception:
+                self.log.exception("The next connection could not be taken.")
+                sleep(PAUSE)
+                continue
+            try:
+                self.go_on(conn)
+            except BaseException as error:  # noqa: BLE001 - a thread that ended would keep the lead
+                self.fail(conn, error)
+
+    def go_on(self, conn: Connection) -> None:
+        """Take what a client has sent, and answer it if it is a request."""
+        if conn.discards:
+            self.discard(conn)
+        elif conn.sock.stalled:
+            self.answer_by_gunicorn(conn, conn.joined())
+        elif conn.unread:
+            data, conn.unread = conn.unread, b""
+            self.read(conn, data)
+        elif conn.greeted:
+            self.receive(conn)
+        else:
+            self.greet(conn)
+
+    def greet(self, conn: Connection) -> None:
+        """Go on with a TLS handshake, which takes as long as many requests."""
+        self.lead.hand_over()
+        conn.greeted = conn.sock.greet()
+        if conn.greeted:
+            self.take_turns(conn)
+        else:
+            self.connections.keep(conn, STALL)
+
+    def receive(self, conn: Connection) -> None:
+        """Take what has come."""
+        data = conn.sock.take(RECEIVE)
+        if data is None:
+            self.connections.keep(conn, STALL)
+        elif not data:
+            self.end_of_input(conn)
+        elif not conn.parts:
+            self.read(conn, data)
+        else:
+            conn.parts.append(data)
+            conn.missing -= len(data)
+            if conn.request is None:
+                self.read(conn, conn.joined())
+            elif conn.missing > 0:
+                self.wait_for_more(conn, len(data))
+            else:
+                request = conn.request
+                self.answer(conn, request, conn.joined())
+
+    def end_of_input(self, conn: Connection) -> None:
+        """End a connection whose client sends no more; what it has left half-sent is refused."""
+        if conn.parts:
+            self.answer_by_gunicorn(conn, conn.joined())
+        else:
+            self.connections.end(conn)
+
+    def read(self, conn: Connection, data: bytes) -> None:
+        """Answer the request that starts `data`, or wait for the rest of it."""
+        end = data.find(b"\r\n\r\n")
+        if self.lane.closed:
+            self.answer_by_gunicorn(conn, data)
+        elif end < 0:
+            conn.parts = [data]
+            if can_wait(data):
+                self.wait_for_more(conn, len(data))
+            else:
+                self.answer_by_gunicorn(conn, conn.joined())
+        else:
+            request = self.lane.read(data, end, conn.environ)
+            if request is None:
+                self.answer_by_gunicorn(conn, data)
+            elif request.end > len(data):
+                conn.parts, conn.request = [data], request
+                conn.missing = request.end - len(data)
+                self.wait_for_more(conn, len(data))
+            else:
+                self.answer(conn, request, data)
+
+    def wait_for_more(self, conn: Connection, size: int) -> None:
+        """Let the rest of a request come, of which `size` more bytes have come, by no thread."""
+        if self.connections.hold(conn, size):
+            self.connections.keep(conn, STALL)
+        else:
+            self.answer_by_gunicorn(conn, conn.joined())
+
+    def answer(self, conn: Connection, request: Request, data: bytes) -> None:
+        """Answer a request that the lane has read, which starts `data`."""
+        environ = request.take_environ()
+        environ["wsgi.input"] = io.BytesIO(data[request.start : request.end])
+        conn.unread = data[request.end :]
+        conn.response = response = Response(request, conn.sock)
+        environ["wsgi.early_hints"] = response.early_hints
+        self.respond(conn, environ)
+        self.after(conn)
+
+    def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
+        """Answer the request that starts `data`, as gunicorn's parser reads it."""
+        conn.response = None
+        conn.count += 1
+        unreader = SocketUnreader(conn.sock)
+        unreader.unread(data)
+        request: Any = GunicornRequest(self.cfg, unreader, conn.client, conn.count)
+        if request.version >= (1, 1) and "HOST" not in dict(request.headers):
+            raise InvalidHeader("HOST", req=request)  # RFC 9112, section 3.2
+        environ: Any
+        conn.response, environ = create(
+            request, conn.sock, conn.client, conn.server, self.cfg, response_class=Response
+        )
+        environ["wsgi.multithread"] = True
+        environ[BEFORE_WAIT] = self.lead.hand_over
+        self.respond(conn, environ)
+        self.read_rest(conn, request)
+        conn.unread = unreader.take_buffered()
+        conn.sock.stalled = False
+        self.after(conn)
+
+    def respond(self, conn: Connection, environ: Environ) -> None:
+        """Have the application answer."""
+        response = conn.response
+        if not (self.keepalive and self.worker.alive):
+            response.closes = True
+        if self.log.access_log_enabled:
+            self.respond_and_log(response, environ)
+        else:
+            response.send(self.application(environ, response.start_response))
+
+    def respond_and_log(self, response: Response, environ: Environ) -> None:
+        """Have the application answer, and gunicorn's access log tell of it."""
+        request: Any = response.req
+        if isinstance(request, Request):
+            request.headers = fields_of(environ)
+        started = datetime.now(UTC)
+        try:
+            response.send(self.application(environ, response.start_response))
+        finally:
+            self.log.access(response, request, environ, datetime.now(UTC) - started)
+
+    def read_rest(self, conn: Connection, request: Any) -> None:
+        """Read what the application has left of a body, if it is little and the client goes on."""
+        if is_unread(request.body) and not conn.response.closes:
+            conn.response.closes = len(request.body.read(REST)) == REST
+        conn.discards = is_unread(request.body)
+
+    def after(self, conn: Connection) -> None:
+        """Wait for the next request, or end the connection."""
+        closes, conn.response = conn.response.closes, None  # which has the body
+        conn.sock.waits_since = None
+        if closes:
+            self.hang_up(conn)
+        elif conn.unread or conn.sock.pending():
+            self.take_turns(conn)
+        else:
+            self.connections.keep(conn, self.keepalive)
+
+    def take_turns(self, conn: Connection) -> None:
+        """Go on with a connection of which more was received, after those of others."""
+        self.connections.again(conn)
+        if not self.lead.is_mine():
+            self.connections.ring()
+
+    def hang_up(self, conn: Connection) -> None:
+        """End a connection after its last answer.
+
+        Closing over bytes that were not read makes the kernel send a reset, which can overtake the
+        answer: what a client still sends is discarded for a while (RFC 9112, section 9.6).
+        """
+        with suppress(OSError):
+            socket.socket.shutdown(conn.sock, socket.SHUT_WR)
+        if conn.discards or conn.unread or has_come(conn.sock):
+            conn.discards, conn.unread, conn.parts = True, b"", []
+            self.connections.keep(conn, LINGER)
+        else:
+            self.connections.end(conn)
+
+    def discard(self, conn: Connection) -> None:
+        """Read what a client still sends, until it ends or its time is over."""
+        left = conn.deadline - monotonic()
+        try:
+            ended = left <= 0 or not socket.socket.recv(conn.sock, RECEIVE)
+        except BlockingIOError:
+            ended = False
+        if ended:
+            self.connections.end(conn)
+        else:
+            self.connections.keep(conn, left)
+
+    def fail(self, conn: Connection, error: BaseException) -> None:
+        """End a connection on which `error` was raised, with a refusal if that can be sent."""
+        try:
+            if isinstance(error, Stalled):
+                self.note_stall()
+                self.connections.end(conn)
+            elif has_gone(error):
+                self.connections.end(conn)
+            elif conn.response is not None and conn.response.headers_sent:
+                self.log.error("An answer was broken off.", exc_info=error)
+                self.connections.end(conn)
+            else:
+                self.refuse(conn, error)
+        except Exception:
+            self.log.exception("A connection could not be ended.")
+
+    def refuse(self, conn: Connection, error: BaseException) -> None:
+        """Answer what is not HTTP, or what the application has failed to answer."""
+        refusal, name = refusal_of(error), self.worker.request_id()
+        if refusal.status == 500:
+            self.log.error("Request %s could not be handled.", name, exc_info=error)
+        else:
+            peer = conn.client[0] if conn.client else "?"
+            self.log.warning("Refused request %s from %s: %s", name, peer, error)
+        fields, body = self.worker.refusal(refusal.sentence, name)
+        if conn.greeted:
+            with suppress(OSError):
+                conn.sock.sendall(whole_response(refusal, fields, body))
+        conn.discards = True
+        self.hang_up(conn)
+
+    def note_stall(self) -> None:
+        """Say that a client was cut."""
+        self.log.info("Cut a client that stalled for %d s.", STALL)
+
+
+def is_unread(body: Any) -> bool:
+    """Return whether some of a body that gunicorn reads has not come from its connection yet."""
+    reader = body.reader
+    return getattr(reader, "length", 0) > 0 or getattr(reader, "parser", None) is not None
+
+
+def has_come(sock: socket.socket) -> bool:
+    """Return whether the client has sent what nobody has read."""
+    try:
+        return bool(socket.socket.recv(sock, RECEIVE))
+    except OSError:
+        return False
+
+
+def has_gone(error: BaseException) -> bool:
+    """Return whether `error` says that the client is not there any more."""
+    if isinstance(error, (NoMoreData, StopIteration)):
+        return True
+    if isinstance(error, ssl.SSLError):
+        return bool(error.args[0] == ssl.SSL_ERROR_EOF)
+    return isinstance(error, OSError) and error.errno in GONE
