@@ -1,9 +1,9 @@
 """gunicorn's worker, with refusals in the shape of hasher.web.errors."""
 
 import msgspec
-from leader_worker import Worker as LeaderWorker
 
 from hasher.telemetry.record import request_id
+from leader_worker import Worker as LeaderWorker
 
 
 class Worker(LeaderWorker):
