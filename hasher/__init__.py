@@ -5,6 +5,7 @@ import os
 from flask import Flask
 
 from hasher import telemetry
+from hasher.allocator import give_back_large_blocks
 from hasher.cli import store_cli
 from hasher.messages import messages
 from hasher.page import page
@@ -14,6 +15,7 @@ from hasher.stores.messages import Messages
 from hasher.telemetry.record import Recorded, before_wait
 from hasher.web import errors
 from hasher.web.application import Application
+from hasher.web.bulk import BulkReader
 from hasher.web.health import Readiness, health
 from hasher.web.middleware import Hardened
 
@@ -28,14 +30,17 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
     """
     settings = settings or Settings.from_environ(os.environ)
     driver = store or opened(settings)
+    give_back_large_blocks()
 
     app = Application(__name__)
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
     app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
+    app.config["MAX_BULK_MESSAGES"] = settings.max_bulk_messages
     app.config["WRITE_TOKENS"] = settings.tokens
 
     observers = telemetry.observers(settings, driver, __version__)
     app.extensions["messages"] = Messages(driver, observers, before_wait)
+    app.extensions["bulk"] = BulkReader(settings)
     app.extensions["readiness"] = Readiness(app.extensions["messages"].check)
     for blueprint in (messages, page, health, *telemetry.blueprints(settings)):
         app.register_blueprint(blueprint)

@@ -16,7 +16,8 @@ from hasher.progress import Progress
 from hasher.stores import DamagedMessage, StoreFull, Unusable, locate
 from hasher.stores.messages import Messages, digest_of
 from hasher.web.application import DigestConverter
-from hasher.web.bodies import NEWLINE, Post, from_json
+from hasher.web.bodies import Post, from_json
+from hasher.web.bulk import NEWLINE
 
 BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whichever comes first
 

@@ -4,9 +4,10 @@ from base64 import b64encode
 
 from flask import Blueprint, Response, abort, current_app, request
 
-from hasher.stores.messages import Messages
+from hasher.stores.messages import Messages, batches
 from hasher.telemetry.record import Environ
 from hasher.web import bodies, permission, responses
+from hasher.web.bulk import BulkReader
 
 messages = Blueprint("messages", __name__)
 
@@ -27,9 +28,12 @@ def post_message() -> Response:
 
 def post_messages(environ: Environ) -> Response:
     """Store the messages in the lines of the body: 200 with the digest of each."""
-    limits = current_app.config["MAX_BULK_BYTES"], current_app.config["MAX_MESSAGE_BYTES"]
-    digests, _ = store().put_many(bodies.read_messages(environ, *limits))
-    return responses.digests_response(digests)
+    digests = bytearray()
+    with bulk_reader().messages(environ) as found:
+        for batch in batches(found):
+            stored, _ = store().put_many(batch)
+            digests += bytes.fromhex("".join(stored))
+    return responses.digests_response(bytes(digests))
 
 
 @messages.get("/messages/<digest:digest>")
@@ -59,3 +63,9 @@ def store() -> Messages:
     """Return the store that the application was made with."""
     opened: Messages = current_app.extensions["messages"]
     return opened
+
+
+def bulk_reader() -> BulkReader:
+    """Return what reads the bulk requests of the application."""
+    reader: BulkReader = current_app.extensions["bulk"]
+    return reader

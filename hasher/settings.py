@@ -30,6 +30,7 @@ class Settings(
         "memory_limit": "HASHER_MEMORY_LIMIT",
         "max_message_bytes": "HASHER_MAX_MESSAGE_BYTES",
         "max_bulk_bytes": "HASHER_MAX_BULK_BYTES",
+        "max_bulk_messages": "HASHER_MAX_BULK_MESSAGES",
         "write_tokens": "HASHER_WRITE_TOKENS",
         "access_log": "HASHER_ACCESS_LOG",
         "metrics": "HASHER_METRICS",
@@ -63,6 +64,10 @@ class Settings(
         int,
         Meta(ge=1, le=2**30, description="the largest body of many messages, in bytes"),
     ] = 16 * MiB
+    max_bulk_messages: Annotated[
+        int,
+        Meta(ge=1, le=10**7, description="the most lines of a body of many messages"),
+    ] = 100_000
     write_tokens: Annotated[
         str,
         Meta(

@@ -61,5 +61,5 @@ def own(body: str | bytes, content_type: str) -> Response:
 
 def own_description() -> dict[str, Any]:
     """Return the description of this service, with its limits."""
-    config = current_app.config
-    return described(config["MAX_MESSAGE_BYTES"], config["MAX_BULK_BYTES"])
+    names = ("MAX_MESSAGE_BYTES", "MAX_BULK_BYTES", "MAX_BULK_MESSAGES")
+    return described(**{name.lower(): current_app.config[name] for name in names})

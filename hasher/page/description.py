@@ -8,10 +8,11 @@ import msgspec
 TEXT = (files(__package__) / "openapi.json").read_text(encoding="utf-8")
 
 
-def described(max_message_bytes: int, max_bulk_bytes: int) -> dict[str, Any]:
-    """The description of a service that takes so many bytes in a message, and in many together."""
-    text = TEXT.replace("{max_message_bytes}", str(max_message_bytes))
-    text = text.replace("{max_bulk_bytes}", str(max_bulk_bytes))
+def described(**limits: int) -> dict[str, Any]:
+    """Return the description of a service with these limits, named as in openapi.json."""
+    text = TEXT
+    for name, limit in limits.items():
+        text = text.replace(f"{{{name}}}", str(limit))
     return msgspec.json.decode(text, type=dict[str, Any])
 
 

@@ -1,8 +1,6 @@
 """`memory://`, the default: a dict in this process, bounded, which ends with it."""
 
-import ctypes
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import ClassVar, Self
@@ -12,17 +10,6 @@ from hasher.stores.driver import DEFAULT, Driver, Location, Outcome, Resources, 
 # What CPython and glibc take for an entry beside its message, in bytes on a 64-bit machine: a key
 # of 80, the dict's share of up to 64, a bytes object's own 33, and what both round up.
 ENTRY = 200
-M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 128 * 1024
-
-
-def give_back_large_blocks() -> None:
-    """Have glibc map blocks of LARGE_BLOCK and more by themselves (mallopt(3)).
-
-    The memory of large bodies then returns to the system. By default glibc raises that threshold to
-    the largest block freed so far, up to 32 MiB.
-    """
-    with suppress(AttributeError, OSError):  # if the C library is another one
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,6 @@ class MemoryLocation(Location):
         return cls()
 
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "MemoryDriver":  # noqa: ARG002 - it is always new
-        give_back_large_blocks()
         return MemoryDriver(resources.memory_limit)
 
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 log = logging.getLogger("hasher.stores")
 
 NEW, MENDED = Outcome.NEW, Outcome.MENDED
+BATCH_MESSAGES, BATCH_BYTES = 25_000, 4 * 1024 * 1024  # of a batch; whichever comes first
 LARGE = 1024 * 1024  # bytes that take as long to hash as many requests take to answer
 
 
@@ -39,6 +40,28 @@ def verified(message: bytes, digest: str) -> bytes:
     if sha256(message).hexdigest() != digest:
         raise DamagedMessage(digest)
     return message
+
+
+def batches(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Yield `messages` in lists for `put_many`: large enough to be fast, and bounded in memory.
+
+    An exception of the iterable comes after the messages before it.
+    """
+    batch: list[bytes] = []
+    size = 0
+    try:
+        for message in messages:
+            batch.append(message)
+            size += len(message)
+            if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
 class Messages:

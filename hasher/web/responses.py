@@ -15,6 +15,7 @@ NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
+PART = 4096 * 32  # bytes of digests whose lines are made at once
 NO_STORE = {"Cache-Control": "no-store"}  # for what may be otherwise in a second
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}
@@ -71,10 +72,17 @@ def as_json(content: object) -> bytes:
     return encode(content) + NEWLINE
 
 
-def digests_response(digests: Iterable[str]) -> WholeResponse:
-    """Return a line of JSON for each digest."""
-    body = "".join([f'{{"digest":"{digest}"}}\n' for digest in digests])
-    return WholeResponse(body, content_type=NDJSON)
+def digests_response(digests: bytes) -> WholeResponse:
+    """Return a line of JSON for each digest of 32 bytes; the lines are made as they are sent."""
+    parts = (digests[start : start + PART] for start in range(0, len(digests), PART))
+    headers = {"Content-Length": str(len(digests) // 32 * len(digest_lines(bytes(32))))}
+    return WholeResponse(map(digest_lines, parts), 200, headers, content_type=NDJSON)
+
+
+def digest_lines(digests: bytes) -> bytes:
+    """Return `{"digest":"..."}` and a newline for each digest of 32 bytes."""
+    between = '"}\n{"digest":"'
+    return f'{{"digest":"{digests.hex("|", 32).replace("|", between)}"}}\n'.encode()
 
 
 def cacheable(

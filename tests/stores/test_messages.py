@@ -1,12 +1,21 @@
 """Messages over a driver: named by SHA-256, verified, mended, timed."""
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 
 from hasher.stores import DamagedMessage, Driver, Stored, StoreFull
 from hasher.stores.memory import MemoryDriver
-from hasher.stores.messages import LARGE, Messages, digest_of, verified
+from hasher.stores.messages import (
+    BATCH_BYTES,
+    BATCH_MESSAGES,
+    LARGE,
+    Messages,
+    batches,
+    digest_of,
+    verified,
+)
 
 VECTORS = [  # FIPS 180-4 examples, NIST CSRC
     (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
@@ -129,3 +138,31 @@ def test_others_go_on_before_what_takes_long() -> None:
     assert len(said) == 3
     messages.get(digest)
     assert len(said) == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"),
+    [
+        (0, 0, []),
+        (1, 0, [1]),
+        (2 * BATCH_MESSAGES + 1, 1, [BATCH_MESSAGES, BATCH_MESSAGES, 1]),
+        (3, BATCH_BYTES // 2, [2, 1]),
+        (3, 2 * BATCH_BYTES, [1, 1, 1]),
+    ],
+)
+def test_batches_are_bounded_by_messages_and_bytes(
+    count: int, size: int, lengths: list[int]
+) -> None:
+    message = bytes(size)
+    assert [len(batch) for batch in batches(message for _ in range(count))] == lengths
+
+
+def test_what_ends_the_messages_comes_after_those_before_it() -> None:
+    def broken() -> Iterator[bytes]:
+        yield from (b"a", b"b")
+        raise ValueError("cut")
+
+    found = batches(broken())
+    assert next(found) == [b"a", b"b"]
+    with pytest.raises(ValueError, match="cut"):
+        next(found)

@@ -1,15 +1,20 @@
 """Many messages in one request, on every store, while others go on."""
 
 import json
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from hashlib import sha256
+from http.client import parse_headers
 from pathlib import Path
 
 import pytest
 
 from tests.support.load import Load
-from tests.support.servers import RedisServer, until
+from tests.support.servers import PATIENCE, RedisServer, until
 from tests.support.service import Service
 
 Record = Callable[[str, object], None]
@@ -56,6 +61,56 @@ def test_single_requests_go_on_meanwhile(service: Service, record_property: Reco
     record_property("single requests during bulk", f"{service.log_file.parent.name} {load.said()}")
     assert load.failures == {}
     assert load.lost() == []
+
+
+SMALLEST = b'{"message":""}\n'
+MiB = 2**20
+BODIES = {
+    "16 MiB of the smallest messages": (SMALLEST * (16 * MiB // len(SMALLEST)), 413),
+    "as many of the smallest as are taken": (SMALLEST * 100_000, 200),
+    "as many as fill 16 MiB": (lines([f"{number:0149}" for number in range(100_000)]), 200),
+}
+
+
+def highest_memory(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+def insist(service: Service, body: bytes) -> int:
+    """The status with which a bulk request is answered, sent again while it is put off."""
+    while True:
+        with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as connection:
+            head = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            with connection.makefile("rb") as stream:
+                status = int(stream.readline().split()[1])
+                headers = parse_headers(stream)
+                assert len(stream.read(int(headers["Content-Length"]))) > 0
+        if status != 503:
+            return status
+        time.sleep(int(headers["Retry-After"]))
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_eight_at_once_leave_memory_and_threads_to_others(
+    service: Service, what: str, request: pytest.FixtureRequest, record_property: Record
+) -> None:
+    body, status = BODIES[what]
+    (worker,) = service.workers()
+    with Load(service, clients=2) as load, ThreadPoolExecutor(8) as pool:
+        until(lambda: load.has_sent(100))
+        answered = set(pool.map(lambda _: insist(service, body), range(8)))
+    memory = highest_memory(worker)
+    said = f"{memory / MiB:.0f} MiB, single requests: {load.said()}"
+    record_property(request.node.name, said)
+    assert answered == {status}
+    assert memory < 300 * MiB
+    assert load.failures == {}
+    assert load.lost() == []
+    service.assert_well()
 
 
 def test_a_chunked_body_is_taken(service: Service) -> None:

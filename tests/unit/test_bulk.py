@@ -1,7 +1,11 @@
 """Many messages in one request: a line for each, all or nothing."""
 
 import json
+import tracemalloc
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,9 +16,9 @@ from hypothesis import strategies as st
 
 from hasher import create_app
 from hasher.settings import Settings
-from hasher.stores import Driver
+from hasher.stores import Driver, Stored
 from hasher.stores.memory import MemoryDriver
-from hasher.web.bodies import PIECE
+from hasher.web.bulk import PIECE
 
 same_client = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -114,6 +118,86 @@ def test_a_body_over_the_limit_is_413(client: FlaskClient) -> None:
     answer = post(client, filled + b"\n")
     assert answer.status_code == 413
     assert answer.json == {"error": "The body is over the limit of 1048576 bytes."}
+
+
+def test_a_body_of_too_many_lines_is_413(store: Driver) -> None:
+    client = create_app(Settings(max_bulk_messages=1000), store=store).test_client()
+    most = GOOD * 1000
+    answer = post(client, most + GOOD)
+    assert answer.status_code == 413
+    assert answer.json == {"error": "The body is over the limit of 1000 lines."}
+    assert post(client, most + b"\n").status_code == 413  # an empty line is one
+    assert store.count() == 0
+    assert post(client, most).data == answered(["good"] * 1000)
+    assert post(client, most[:-1]).status_code == 200
+
+
+def test_an_answer_made_in_parts_is_as_long_as_it_says(client: FlaskClient) -> None:
+    texts = [str(number) for number in range(10_000)]
+    answer = post(client, "".join(f'{{"message":"{text}"}}\n' for text in texts).encode())
+    assert answer.headers["Content-Length"] == str(10_000 * 78)
+    assert answer.data == answered(texts)
+
+
+class Waiting(MemoryDriver):
+    """A store that takes its time to store many."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=2**24)
+        self.asked, self.answers = Event(), Event()
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
+        self.asked.set()
+        assert self.answers.wait(30)
+        return super().put_many(messages)
+
+
+def test_no_more_are_taken_at_once_than_leave_threads_for_others() -> None:
+    store = Waiting()
+    app = create_app(Settings(threads=7), store=store)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, app.test_client(), GOOD)
+        try:
+            assert store.asked.wait(30)
+            second = post(app.test_client(), GOOD)
+            single = app.test_client().post("/messages", json={"message": "single"})
+        finally:
+            store.answers.set()
+        assert first.result().status_code == 200
+    assert (second.status_code, second.headers["Retry-After"]) == (503, "1")
+    assert second.json == {
+        "error": "Too many bulk requests are in hand; send this one again in a moment."
+    }
+    assert "Connection" not in second.headers  # its body was read
+    assert single.status_code == 201
+    assert post(app.test_client(), GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{}", b"", GOOD * 200])
+def test_a_request_that_fails_makes_room_for_the_next(body: bytes) -> None:
+    settings = Settings(threads=1, max_bulk_messages=100)
+    client = create_app(settings, store=MemoryDriver(limit=2**24)).test_client()
+    assert post(client, body).status_code in {400, 413}
+    assert post(client, GOOD).status_code == 200
+
+
+class Forgetful(MemoryDriver):
+    """A store that keeps nothing, and so takes no memory."""
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
+        return Stored(new=len(messages))
+
+
+def test_memory_does_not_grow_with_the_number_of_lines() -> None:
+    client = create_app(Settings(), store=Forgetful(limit=2**24)).test_client()
+    body = b"".join(b'{"message":"%d"}\n' % number for number in range(100_000))
+    tracemalloc.start()
+    try:
+        assert post(client, body).status_code == 200
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 2**20  # an object for each line, and for its digest, are 32 MiB
 
 
 def test_a_message_may_come_twice(client: FlaskClient, store: Driver) -> None:

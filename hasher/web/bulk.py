@@ -1,0 +1,118 @@
+"""Many messages in one request, a line of JSON for each: all lines are valid, or none is stored.
+
+Memory is bounded by design: by the bytes and the lines of a request, by the few requests that a
+worker has in hand, and since lines become objects a piece at a time. The body is decoded twice,
+once to validate it and once to store it: that is cheap beside keeping an object for each line.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from threading import BoundedSemaphore, Lock
+
+import msgspec
+from flask import abort
+
+from hasher.settings import Settings
+from hasher.telemetry.record import Environ, before_wait
+from hasher.web.bodies import POST, discard_body, from_json, read_body, utf8
+
+NEWLINE = b"\n"
+PIECE = 256 * 1024  # bytes of lines decoded at once: other threads wait meanwhile
+
+
+class BulkReader:
+    """Reads the messages of bulk requests.
+
+    One thread in four may have such a request in hand, and one of these decodes, hashes and stores
+    at a time: two would not be faster, since Python runs one thread, and would make single messages
+    wait twice as long.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_bytes = settings.max_bulk_bytes
+        self._max_lines = settings.max_bulk_messages
+        self._max_message_bytes = settings.max_message_bytes
+        self._slots = BoundedSemaphore(max(1, settings.threads // 4))
+        self._turn = Lock()
+
+    @contextmanager
+    def messages(self, environ: Environ) -> Iterator[Iterator[bytes]]:
+        """Give the messages in the lines of the body, as UTF-8, in their order, all of them valid.
+
+        Aborts as `read_body` does, with 400 and the number of a line that has no message, with 413
+        if there are too many lines or a message is too large, and with 503 if too many bulk
+        requests are in hand. Even then the body is read: a client that is still sending it would
+        otherwise see its connection reset, and no answer.
+        """
+        before_wait()
+        if not self._slots.acquire(blocking=False):
+            discard_body(environ, self._max_bytes)
+            abort(503, "Too many bulk requests are in hand; send this one again in a moment.")
+        try:
+            body = read_body(environ, self._max_bytes)
+            with self._turn:
+                yield self._validated(body)
+        finally:
+            self._slots.release()
+
+    def _validated(self, body: bytes) -> Iterator[bytes]:
+        if lines_in(body) > self._max_lines:
+            abort(413, f"The body is over the limit of {self._max_lines} lines.")
+        if not sum(map(len, decoded(body, self._max_message_bytes))):
+            abort(400, "The body is empty.")
+        return chain.from_iterable(decoded(body, self._max_message_bytes))
+
+
+def lines_in(body: bytes) -> int:
+    """Return how many lines there are, empty ones too."""
+    return body.count(NEWLINE) + (not body.endswith(NEWLINE))
+
+
+def decoded(body: bytes, limit: int) -> Iterator[list[bytes]]:
+    """Yield the messages in the lines of `body`, those of a piece at a time.
+
+    Aborts with 400 if a line has none, and with 413 if a message is over `limit` bytes.
+    """
+    first = 1
+    for piece in pieces(body):
+        yield from_lines(piece, first, limit)
+        first += piece.count(NEWLINE)
+
+
+def pieces(body: bytes) -> Iterator[bytes]:
+    """Yield `body` in parts of whole lines, none much larger than PIECE or its one line."""
+    start = 0
+    while start < len(body):
+        end = body.find(NEWLINE, start + PIECE) + 1 or len(body)
+        yield body[start:end]
+        start = end
+
+
+def from_lines(lines: bytes, first: int, limit: int) -> list[bytes]:
+    """Return the messages in `lines`, of which the first has the number `first`. 400 or 413."""
+    try:
+        utf8(lines)
+        messages = [post.message.encode() for post in POST.decode_lines(lines)]
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        messages = []
+    # msgspec does not tell which line is wrong, and takes objects wherever they end.
+    begins = lines.count(NEWLINE + b"{") + lines.startswith(b"{")
+    if len(messages) == lines_in(lines) == begins and max(map(len, messages)) <= limit:
+        return messages
+    return one_by_one(lines, first, limit)
+
+
+def one_by_one(lines: bytes, first: int, limit: int) -> list[bytes]:
+    """Do the same, more slowly: pass over empty lines, and name the line that is wrong."""
+    messages = []
+    for number, line in enumerate(lines.split(NEWLINE), first):
+        if not line.strip():
+            continue
+        try:
+            messages.append(from_json(line, subject="it"))
+        except ValueError as error:
+            abort(400, f"line {number}: {error}")
+        if len(messages[-1]) > limit:
+            abort(413, f"line {number}: the message is over the limit of {limit} bytes.")
+    return messages
