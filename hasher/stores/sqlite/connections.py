@@ -1,0 +1,98 @@
+"""The connections of one process to a database."""
+
+import os
+import threading
+import weakref
+from contextlib import suppress
+from ctypes import addressof, c_int
+from pathlib import PurePath
+
+import apsw
+
+from hasher.stores.driver import Unusable
+from hasher.stores.sqlite import schema
+from hasher.stores.sqlite.files import Files, stat_of
+
+BUSY = 100  # milliseconds for which SQLite waits for a lock, before it is asked again
+YES = c_int(1)
+CACHE = 16 * 1024  # KiB of the file that are kept for writing: the index of some 300,000 messages
+
+
+class Connections:
+    """One connection to write, and one to read for each thread that asks.
+
+    The one to write is the first, and stays: by what it has opened it is known later whether the
+    files are the same. No connection creates a file.
+    """
+
+    def __init__(self, path: str, synchronous: str) -> None:
+        self._path, self._synchronous = path, synchronous
+        self._process = os.getpid()
+        self._opening = threading.Lock()
+        self._local = threading.local()
+        self._all: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._first: tuple[apsw.Connection, Files] | None = None
+
+    def writer(self) -> tuple[apsw.Connection, Files]:
+        """Return the connection to write over, and the files that it has open.
+
+        What it has read of the file stays right for as long as no other process writes, so all
+        threads should write over it, one at a time.
+        """
+        if not self._first:
+            with self._opening:
+                self._first = self._first or self._open_first()
+        return self._first
+
+    def reader(self) -> apsw.Connection:
+        """Return the connection that this thread reads over."""
+        try:
+            connection: apsw.Connection = self._local.connection
+        except AttributeError:
+            files = self.files()
+            files.require_same()
+            connection = self._open()
+            files.require_same()  # still: SQLite would make a log when it reads
+            self._local.connection = connection
+        return connection
+
+    def files(self) -> Files:
+        """Return the files that are open."""
+        return self.writer()[1]
+
+    def close(self) -> None:
+        """Close those that no thread is using; none in a process that was forked from theirs.
+
+        The last one to close a database copies the log to it, and removes the log. What now has the
+        name of a log that was lost is left alone.
+        """
+        if self._process != os.getpid():
+            return
+        lost = self._first and not self._first[1].are_same()
+        for connection in list(self._all):
+            with suppress(apsw.ThreadingViolationError, apsw.ConnectionClosedError):
+                if lost:
+                    connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, addressof(YES))
+                connection.close()
+
+    def _open_first(self) -> tuple[apsw.Connection, Files]:
+        if not stat_of(self._path).st_size:  # SQLite would remove the log of an empty file
+            raise Unusable(f"{PurePath(self._path).name} is empty")
+        connection = self._open()
+        try:
+            connection.pragma("synchronous", self._synchronous)
+            connection.pragma("cache_size", -CACHE)
+            connection.pragma("journal_mode", "wal")  # which a copy by another program may lack
+            schema.require(connection)
+            files = Files(connection)
+            files.require_whole(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, files
+
+    def _open(self) -> apsw.Connection:
+        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.set_busy_timeout(BUSY)
+        self._all.add(connection)
+        return connection

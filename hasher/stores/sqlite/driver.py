@@ -1,0 +1,219 @@
+"""The driver: who reads and writes over which connection, and when."""
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import apsw
+
+from hasher.stores.driver import (
+    DEFAULT,
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    Unusable,
+)
+from hasher.stores.group_commit import GroupCommit
+from hasher.stores.outage import Outage
+from hasher.stores.sqlite import schema, table
+from hasher.stores.sqlite.connections import Connections
+from hasher.stores.sqlite.files import inherited
+from hasher.stores.sqlite.table import Row
+from hasher.stores.sqlite.turn import NAP, turn
+from hasher.stores.urls import parameters
+
+T = TypeVar("T")
+
+PATIENCE = 0.8  # seconds for which a writer waits for others, before it gives up with a 503
+# An open file that cannot be extended: the disk, a quota or the limit of a file's size is reached.
+FULL = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE}
+
+
+def extended_result(error: Any) -> int:
+    """SQLite's extended result code (https://sqlite.org/rescode.html), which APSW's types omit."""
+    code: int = error.extendedresult
+    return code
+
+
+@dataclass(frozen=True)
+class SQLiteLocation(Location):
+    """A file, and how its writes are synced."""
+
+    path: str
+    synchronous: str = "full"
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        path = unquote(split.path[1:])
+        if split.netloc or not path.strip("/") or path == ":memory:" or "\0" in path:
+            raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
+        return cls(url, path, **parameters(split, synchronous=("full", "normal")))
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "SQLiteDriver":  # noqa: ARG002 - it needs none
+        """Open the file.
+
+        A process that was forked from one which has opened it makes no other: it waits, with
+        Unusable, until the same file is back.
+        """
+        driver = SQLiteDriver(os.path.realpath(self.path), self.synchronous)
+        if not create or not inherited(driver.path):
+            driver.prepare(create=create)
+        return driver
+
+
+class SQLiteDriver(Driver):
+    """A table of messages. Readers wait for nobody; writers take turns and share commits.
+
+    Each thread reads over a connection of its own. Of the threads that wait to write, one commits
+    the messages of all, so that they share one disk sync. Threads and processes queue for the file
+    `<path>-turn`.
+    """
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (apsw.Error, OSError)
+    blocking: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
+
+    _connections: Connections
+    _group: GroupCommit[Row, Outcome]
+
+    def __init__(self, path: str, synchronous: str = "full") -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self._outage = Outage()
+        self._inherited: list[Connections] = []
+        self._start()
+        ours = weakref.WeakMethod(self._start)
+        os.register_at_fork(after_in_child=lambda: (start := ours()) and start())
+
+    def prepare(self, *, create: bool) -> None:
+        """Open the file, and make it first if it may be made; Unusable if it is not hasher's."""
+        if not create and not Path(self.path).is_file():
+            raise Unusable(f"{self.path} does not exist")
+        try:
+            if create:
+                with turn(f"{self.path}-turn", time.monotonic() + PATIENCE):
+                    schema.create(self.path)
+            self._connections.writer()
+        except (OSError, apsw.Error) as error:
+            directory = Path(self.path).parent
+            missing = "" if directory.is_dir() else f": there is no directory {directory}"
+            raise Unusable(f"{self.path} cannot be used ({error}){missing}") from None
+
+    def put(self, digest: str, message: bytes) -> Outcome:
+        try:
+            return self._put((bytes.fromhex(digest), message))
+        except (StoreFull, apsw.Error, OSError):
+            if self.get(digest) != message:
+                raise
+            self._connections.files().require_same()
+            return Outcome.REPEATED  # which needs no turn to write, and no room on the disk
+
+    def _put(self, row: Row) -> Outcome:
+        """Store a row together with those of other threads."""
+        self._outage.require_over()
+        try:
+            return self._group.write(row)
+        except (TimeoutError, apsw.BusyError):
+            self._outage.begin()
+            raise
+
+    def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome]:
+        """Store what threads have brought."""
+        return self._write(partial(table.store_each, rows=rows), deadline)
+
+    def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
+        counts = Stored()
+        for number, rows in enumerate(table.neighbours(messages)):
+            if number:
+                time.sleep(2 * NAP)  # who waits for the turn would else hardly ever see it free
+            store = partial(table.store_all, rows=rows)
+            stored = self._write(store, time.monotonic() + PATIENCE)
+            counts = Stored(*map(sum, zip(counts, stored, strict=True)))
+        return counts
+
+    def _write(self, change: Callable[[apsw.Connection], T], deadline: float) -> T:
+        """What `change` returns, in one transaction of its own.
+
+        While another program has the file locked, it is tried again until the deadline; the turn
+        is given up in between, so that every process can tell its clients in time.
+        """
+        while True:
+            try:
+                with turn(f"{self.path}-turn", deadline), self._transaction() as connection:
+                    return change(connection)
+            except apsw.BusyError:
+                if time.monotonic() > deadline:
+                    raise
+            except FileNotFoundError:  # the folder of the turn
+                self._connections.files().require_same()
+                raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[apsw.Connection]:
+        """A transaction that is committed, or undone; StoreFull where there is no room for it.
+
+        To be used by who has the turn.
+        """
+        connection, files = self._connections.writer()
+        files.require_whole(connection)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except apsw.Error as error:
+            if extended_result(error) in FULL:
+                raise StoreFull from error
+            raise
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def get(self, digest: str) -> bytes | None:
+        message = table.find(self._connections.reader(), bytes.fromhex(digest))
+        if message is None:
+            self._connections.files().require_same()
+        return message
+
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        return table.walk(self._connections.reader())
+
+    def count(self) -> int:
+        count: int = self._connections.reader().execute("SELECT count(*) FROM messages").get
+        return count
+
+    def check(self) -> str | None:
+        try:
+            reader = self._connections.reader()
+            self._connections.files().require_whole(reader)
+            table.find(reader, b"")
+        except apsw.IOError as error:
+            if extended_result(error) == apsw.SQLITE_IOERR_SHORT_READ:
+                raise self._connections.files().truncated_log() from None
+            raise
+        if self._synchronous != "full":
+            return f"with synchronous={self._synchronous} a power cut can lose the last messages"
+        return None
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _start(self) -> None:
+        """Begin with no connection, in a new process too: SQLite's must not cross a fork.
+
+        Those of the parent are kept, since closing them here would drop the parent's locks.
+        """
+        if hasattr(self, "_connections"):
+            self._inherited.append(self._connections)
+        self._connections = Connections(self.path, self._synchronous)
+        weakref.finalize(self, self._connections.close)  # at exit, if not before
+        self._group = GroupCommit(self._commit, PATIENCE)

@@ -1,0 +1,134 @@
+"""The files of an open database: whether their names still lead to what is open.
+
+SQLite goes on with a file that was removed, moved or replaced, and nobody can open what it writes
+there (https://sqlite.org/howtocorrupt.html, section 2.5).
+"""
+
+import os
+from pathlib import PurePath
+from typing import NamedTuple
+
+import apsw
+
+from hasher.stores.driver import Unusable
+
+LOG_HEADER, FRAME_HEADER = 32, 24  # bytes (https://sqlite.org/fileformat2.html#walformat)
+PAGES = 28, 4  # where the header of a database has their number, and its bytes
+
+
+class Identity(NamedTuple):
+    """What a name leads to."""
+
+    device: int
+    inode: int
+
+
+class Start(NamedTuple):
+    """Which process opened a database first, and what it found."""
+
+    process: int
+    database: Identity
+
+
+STARTS: dict[str, Start] = {}
+"""How the databases were opened by this process, or by the one that it was forked from."""
+
+
+def inherited(path: str) -> Start | None:
+    """Return how the process that this one was forked from has opened `path`, if it has."""
+    start = STARTS.get(path)
+    return start if start and start.process != os.getpid() else None
+
+
+class Files:
+    """The database of `connection`, its log and the log's index, as the connection opened them.
+
+    While it stays open nobody may remove the log: only the last connection of all does.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        database, log = connection.filename, connection.filename_wal
+        self._names = database, log, f"{database}-shm"
+        self._page: int = connection.pragma("page_size")
+        self._size = 0
+        self._identities = [identity(stat_of(name)) for name in self._names]
+        start = inherited(database)
+        if start:
+            self._identities[0] = start.database
+        else:
+            STARTS[database] = Start(os.getpid(), self._identities[0])
+
+    def require_same(self) -> list[os.stat_result]:
+        """Return what the names lead to. Unusable if that is nothing, or another file."""
+        found = [stat_of(name) for name in self._names]
+        for name, stat, opened in zip(self._names, found, self._identities, strict=True):
+            if identity(stat) != opened:
+                raise Unusable(
+                    f"{PurePath(name).name} was replaced while it was in use: put the same file "
+                    "back, or restart the service"
+                )
+        return found
+
+    def are_same(self) -> bool:
+        """Whether `require_same` finds nothing wrong."""
+        try:
+            self.require_same()
+        except (Unusable, OSError):
+            return False
+        return True
+
+    def require_whole(self, connection: apsw.Connection) -> None:
+        """Unusable if they are not the same, or were truncated. `connection` is in no transaction.
+
+        Another program may empty the log once it is copied to the database, so look twice.
+        """
+        cut = self._truncated(connection) and self._truncated(connection)
+        if cut:
+            raise truncated(cut)
+
+    def truncated_log(self) -> Unusable:
+        """Return what to raise if SQLite finds that the log ends before it should."""
+        return truncated(self._names[1])
+
+    def _truncated(self, connection: apsw.Connection) -> str | None:
+        """Return which file is shorter than SQLite takes it to be."""
+        frames, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        database, log, _ = self.require_same()
+        needed = LOG_HEADER + frames * (FRAME_HEADER + self._page)
+        if copied < frames and log.st_size < needed:
+            return self._names[1]
+        # While the log is being copied, the database may not have all pages that it speaks of.
+        shrank = database.st_size < self._size
+        if (shrank or copied == frames) and database.st_size < self._pages(connection):
+            return self._names[0]
+        self._size = database.st_size
+        return None
+
+    def _pages(self, connection: apsw.Connection) -> int:
+        """Return the bytes of all pages that the header of the database speaks of."""
+        _, header = connection.read("main", 0, *PAGES)
+        return max(1, int.from_bytes(header)) * self._page
+
+
+def stat_of(name: str) -> os.stat_result:
+    """Return what `name` leads to. Unusable if there is nothing."""
+    try:
+        return os.stat(name)  # noqa: PTH116 - half as fast with pathlib
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unusable(
+            f"{PurePath(name).name} was removed or moved while it was in use: put it back, or "
+            "restart the service"
+        ) from None
+
+
+def identity(found: os.stat_result) -> Identity:
+    """Return what tells a file from every other one of this machine."""
+    return Identity(found.st_dev, found.st_ino)
+
+
+def truncated(name: str) -> Unusable:
+    """Return what to raise if a file has lost its end."""
+    return Unusable(
+        f"{PurePath(name).name} was truncated while it was in use: restore the store from a "
+        "backup, and restart the service"
+    )

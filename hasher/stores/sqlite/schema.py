@@ -1,0 +1,42 @@
+"""What stands in the file: one table of messages, and whose it is."""
+
+from pathlib import PurePath
+
+import apsw
+
+from hasher.stores.driver import Unusable
+
+SCHEMA = 1
+APPLICATION = 0x68617368  # "hash", in the header of the file (https://sqlite.org/fileformat.html)
+# A table with an index, since messages within the index would make it deep and slow to search.
+CREATE = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE messages (digest BLOB PRIMARY KEY NOT NULL, message BLOB NOT NULL);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {SCHEMA};
+COMMIT;
+"""
+
+
+def create(path: str) -> None:
+    """Make the file and the table if they do not exist. One process at a time may do it."""
+    connection = apsw.Connection(path)
+    try:
+        connection.pragma("journal_mode", "wal")
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            connection.execute(CREATE)
+    finally:
+        connection.close()
+
+
+def require(connection: apsw.Connection) -> None:
+    """Unusable if the database is not hasher's, or that of another hasher."""
+    name = PurePath(connection.filename).name
+    if connection.pragma("application_id") != APPLICATION:
+        raise Unusable(f"{name} is a database of another program")
+    version = connection.pragma("user_version")
+    if version != SCHEMA:
+        raise Unusable(
+            f"{name} has schema {version}, and this hasher knows {SCHEMA}: use the "
+            "hasher that wrote it, and flask store copy"
+        )
