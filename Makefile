@@ -28,16 +28,19 @@ format: .venv/development ## Rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# How long to measure. `make bench SECONDS=1 ROUNDS=1 STORED=10000 RESULTS=/tmp/bench` shows in two
-# minutes that it works, and leaves the kept figures as they are.
-SECONDS ?= 2
+# How long to measure. `make bench ROUNDS=1 STORED=10000 RESULTS=/tmp/bench` shows in two minutes that
+# it works, and leaves the kept figures as they are. MOST=5000000 fills SQLite further, which takes
+# five minutes more; BEFORE=<commit> measures that commit's hasher in the same run.
+SECONDS ?= 1
 ROUNDS ?= 5
 STORED ?= 1000000
+MOST ?= 0
+BEFORE ?=
 RESULTS ?= bench/results
 
 bench: .venv/bench ## Compare hasher with what else one could use (ten minutes)
 	@$(BIN)/python -m bench --results $(RESULTS) compare \
-		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(STORED)
+		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(STORED) --most $(MOST) --before "$(BEFORE)"
 
 # `make sweep STORES=memory THREADS=2` is a short one.
 STORES ?= memory,sqlite,redis

@@ -28,10 +28,11 @@ def require(**programs: str) -> None:
 
 def run_comparison(options: argparse.Namespace) -> None:
     """Compare, keep the figures, and print the tables; the documents show those in RESULTS."""
-    effort = compare.Effort(options.seconds, options.rounds, options.stored, tuple(options.only))
-    results = compare.compare(effort)
-    report.write(results, options.results)
-    pictures.bars(results, options.results / "bench.svg")
+    effort = compare.Effort(
+        *(options.seconds, options.rounds, options.stored, options.most),
+        *(tuple(options.only), options.before),
+    )
+    report.write(compare.compare(effort), options.results)
     show(options, "bench.md")
 
 
@@ -66,9 +67,11 @@ def parsed() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True)
 
     one = commands.add_parser("compare", help="hasher and its peers, side by side")
-    one.add_argument("--seconds", type=positive, default=2, help="of each measurement")
+    one.add_argument("--seconds", type=positive, default=1, help="of each measurement")
     one.add_argument("--rounds", type=positive, default=5)
     one.add_argument("--stored", type=positive, default=1_000_000, help="in a full store")
+    one.add_argument("--most", type=int, default=0, help="in a fuller SQLite; 0: not measured")
+    one.add_argument("--before", default="", metavar="COMMIT", help="whose hasher takes part too")
     names = [contender.name for contender in CONTENDERS]
     one.add_argument("--only", action="append", default=[], choices=names, metavar="NAME")
     one.set_defaults(run=run_comparison)

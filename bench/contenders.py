@@ -1,5 +1,6 @@
 """Who is compared, and how each is started."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from bench import load
 from bench.load import BULK, GET, POST, Failed, Load
 from bench.servers import Server, free_ports
 from bench.stores import STORES
@@ -21,37 +23,61 @@ PEERS = Path(__file__).parent / "peers"
 BIN = Path(sys.executable).parent
 THREADS = "8"
 PROCESSES = "worker_processes 1;"  # on the one core that it has
-ROOM = str(4 * 2**30)  # for HASHER_MEMORY_LIMIT: a million messages do not fit the default
+ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: a million messages do not fit the default
 
 Started = AbstractContextManager[Server]
 
 
 @contextmanager
-def hasher(folder: Path, core: int | None, store: str = "memory", **env: str) -> Iterator[Server]:
-    """One worker of hasher on a store of STORES, started as the Procfile does."""
-    with STORES[store](folder) as url, instance(folder, core, url, **env) as server:
+def hasher(
+    folder: Path, core: str | None, store: str = "memory", root: Path = ROOT, **env: str
+) -> Iterator[Server]:
+    """One worker of the hasher in `root`, started as the Procfile does, on a store of STORES."""
+    with STORES[store](folder) as url, instance(folder, core, url, root, **env) as server:
         yield server
 
 
-def instance(folder: Path, core: int | None, url: str, **env: str) -> Server:
+def instance(folder: Path, core: str | None, url: str, root: Path = ROOT, **env: str) -> Server:
     """One gunicorn with hasher on the store that `url` names."""
     (port,) = free_ports(1)
     settings = {
         "HASHER_STORE": url,
         "HASHER_THREADS": THREADS,
         "HASHER_MEMORY_LIMIT": ROOM,
-        "HASHER_METRICS": "on",
         "HASHER_HOST": "127.0.0.1",
         "WEB_CONCURRENCY": "1",
         "PORT": str(port),
         **env,
     }
     command = [f"{BIN}/gunicorn", "wsgi:app"]
-    return Server(command, port, folder / f"{port}.log", core, ROOT, **settings)
+    return Server(command, port, folder / f"{port}.log", core, root, **settings)
 
 
 @contextmanager
-def front(folder: Path, core: int | None) -> Iterator[Server]:
+def at_commit(
+    folder: Path, core: str | None, commit: str, store: str, **env: str
+) -> Iterator[Server]:
+    """The hasher of a commit of this repository, with the packages that are installed now."""
+    root = folder / "checkout"
+    root.mkdir()
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        raise Failed(f"git archive: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x", "-C", str(root)], input=archive.stdout, check=True)
+    with hasher(folder, core, store, root, **env) as server:
+        yield server
+
+
+@contextmanager
+def on_all_cores(folder: Path, _core: str | None, workers: str) -> Iterator[Server]:
+    """So many workers on SQLite, which may use every core of the machine."""
+    everywhere = ",".join(map(str, range(os.cpu_count() or 1)))
+    with hasher(folder, everywhere, "sqlite", WEB_CONCURRENCY=workers) as server:
+        yield server
+
+
+@contextmanager
+def front(folder: Path, core: str | None) -> Iterator[Server]:
     """deploy/nginx.conf before three instances of hasher that share a store, all on one core."""
     with ExitStack() as stack:
         url = stack.enter_context(STORES["sqlite"](folder))
@@ -59,7 +85,7 @@ def front(folder: Path, core: int | None) -> Iterator[Server]:
         yield stack.enter_context(proxy(folder, core, backs))
 
 
-def proxy(folder: Path, core: int | None, instances: list[int]) -> Server:
+def proxy(folder: Path, core: str | None, instances: list[int]) -> Server:
     """The front: deploy/nginx.conf before three instances, which must run already."""
     (port,) = free_ports(1)
     conf = configured(folder, port, instances)
@@ -68,16 +94,16 @@ def proxy(folder: Path, core: int | None, instances: list[int]) -> Server:
     return Server(command, port, folder / "nginx.log", core)
 
 
-def on_gunicorn(folder: Path, core: int | None, module: str) -> Server:
-    """A peer on gunicorn, with the worker class, threads and keep-alive that hasher has."""
+def on_gunicorn(folder: Path, core: str | None, module: str, worker: str = "gthread") -> Server:
+    """A peer on gunicorn, with the threads and the keep-alive that hasher has."""
     (port,) = free_ports(1)
     options = ["--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", THREADS]
-    options += ["--worker-class", "gthread", "--keep-alive", "75", "--no-control-socket"]
-    command = [f"{BIN}/gunicorn", *options, f"{module}:app"]
+    options += ["--worker-class", worker, "--keep-alive", "75", "--no-control-socket"]
+    command = [f"{BIN}/gunicorn", *options, "--pythonpath", str(ROOT), f"{module}:app"]
     return Server(command, port, folder / "log", core, PEERS)
 
 
-def on_uvicorn(folder: Path, core: int | None, module: str) -> Server:
+def on_uvicorn(folder: Path, core: str | None, module: str) -> Server:
     """A peer on uvicorn, with its fast parser and event loop."""
     (port,) = free_ports(1)
     options = ["--port", str(port), "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
@@ -85,14 +111,14 @@ def on_uvicorn(folder: Path, core: int | None, module: str) -> Server:
     return Server(command, port, folder / "log", core, PEERS)
 
 
-def by_itself(folder: Path, core: int | None, file: str) -> Server:
+def standalone(folder: Path, core: str | None, file: str) -> Server:
     """A peer that is a program with its own server."""
     (port,) = free_ports(1)
     command = [sys.executable, file, str(port)]
     return Server(command, port, folder / "log", core, PEERS)
 
 
-def with_go(folder: Path, core: int | None) -> Server:
+def with_go(folder: Path, core: str | None) -> Server:
     """The peer in Go, built first."""
     (port,) = free_ports(1)
     program = str(folder / "messages")
@@ -109,7 +135,7 @@ class Contender:
 
     name: str
     """As the tables call it."""
-    start: Callable[[Path, int | None], Started]
+    start: Callable[[Path, str | None], Started]
     """A block with the running server, given an empty folder for its files and its core."""
     loads: tuple[Load, ...] = (GET, POST)
     programs: tuple[str, ...] = ()
@@ -126,30 +152,51 @@ class Contender:
 
 
 HASHER = {store: f"hasher, {store}" for store in STORES}
-TEXTBOOK, LIMIT, FRONT, GO = "textbook Flask", "a constant, WSGI", "hasher behind nginx", "Go"
+TEXTBOOK, FRONT, GO = "textbook Flask", "hasher behind nginx", "Go"
+AIOHTTP, FASTAPI, TWO_WORKERS = "aiohttp", "FastAPI, uvicorn", "hasher, sqlite, two workers"
+GTHREAD, LEADER = "a constant, gthread", "a constant, leader_worker"
+NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STORES, ())
+NEEDS |= {"redis": ("redis-server",), "cluster": ("redis-server", "redis-cli")}
+EVERY = (GET, POST, load.BROWSER_GET, load.BROWSER_POST, load.LARGE_GET, load.LARGE_POST)
 
 
-def hasher_on(store: str, *programs: str) -> Contender:
-    """One worker of hasher on that store, with its metrics on."""
-    return Contender(HASHER[store], partial(hasher, store=store), (GET, POST, BULK), programs)
+def hasher_on(store: str, *loads: Load) -> Contender:
+    """One worker of hasher on that store."""
+    start = partial(hasher, store=store)
+    return Contender(HASHER[store], start, loads or (GET, POST, BULK), NEEDS[store])
 
 
-# Those whose ratio matters most are neighbours: they meet the same minute of the machine.
 CONTENDERS = [
-    Contender("hasher, memory, metrics off", partial(hasher, HASHER_METRICS="off")),
-    hasher_on("memory"),
-    Contender(TEXTBOOK, partial(on_gunicorn, module="flask_textbook")),
-    hasher_on("sqlite"),
-    hasher_on("redis", "redis-server"),
-    hasher_on("cluster", "redis-server", "redis-cli"),
-    Contender(LIMIT, partial(on_gunicorn, module="constant"), stores=False),
-    Contender("Falcon", partial(on_gunicorn, module="falcon_app"), packages=("falcon",)),
+    hasher_on("memory", *EVERY, load.CROWD, BULK),
     Contender(
-        "FastAPI, uvicorn",
+        AIOHTTP, partial(standalone, file="aiohttp_app.py"), EVERY, packages=("aiohttp", "uvloop")
+    ),
+    Contender(
+        FASTAPI,
         partial(on_uvicorn, module="fastapi_app"),
         packages=("fastapi", "uvicorn", "uvloop", "httptools"),
     ),
-    Contender("aiohttp", partial(by_itself, file="aiohttp_app.py"), packages=("aiohttp", "uvloop")),
-    Contender(FRONT, front, loads=(GET,), programs=("nginx",)),
+    Contender(TEXTBOOK, partial(on_gunicorn, module="flask_textbook")),
+    *(hasher_on(store) for store in STORES if store != "memory"),
+    Contender("Falcon", partial(on_gunicorn, module="falcon_app"), packages=("falcon",)),
+    Contender(TWO_WORKERS, partial(on_all_cores, workers="2"), (GET,)),
+    Contender(FRONT, front, (GET,), programs=("nginx",)),
     Contender(GO, with_go, programs=("go",)),
+    Contender(GTHREAD, partial(on_gunicorn, module="constant"), (GET,), stores=False),
+    Contender(
+        LEADER,
+        partial(on_gunicorn, module="constant", worker="leader_worker.Worker"),
+        (GET,),
+        packages=("leader_worker",),
+        stores=False,
+    ),
 ]
+BEFORE = {store: f"hasher before, {store}" for store in ("memory", "sqlite", "redis")}
+
+
+def before(commit: str) -> list[Contender]:
+    """The hasher of a commit, to measure a change in the same run."""
+    return [
+        Contender(name, partial(at_commit, commit=commit, store=store), (GET, POST), NEEDS[store])
+        for store, name in BEFORE.items()
+    ]

@@ -1,15 +1,18 @@
-"""The documents that show kept figures: docs/performance.md and docs/scaling.md."""
+"""The documents that show kept figures: those between two comments, wherever they stand."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench import capacity
 from bench.contenders import ROOT
-from bench.report import into
 
 RESULTS = Path(__file__).parent / "results"
-PERFORMANCE, SCALING = ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md"
+FIGURES = re.compile(
+    r"(<!-- figures of (?P<name>[\w ]+): begin -->\n).*?(<!-- figures of (?P=name): end -->)",
+    re.DOTALL,
+)
 
 
 def update() -> None:
@@ -19,15 +22,27 @@ def update() -> None:
 
 
 def updated() -> Iterator[tuple[Path, str]]:
-    """Each document, and what it should say."""
-    yield PERFORMANCE, into(PERFORMANCE.read_text(), (RESULTS / "bench.md").read_text())
-    known = capacity.rates(json.loads((RESULTS / "bench.json").read_text()))
-    text = SCALING.read_text()
-    for name, table in {
-        "one core": capacity.quantities(known),
-        "given machines": capacity.given(known),
-        "a billion messages": capacity.stored(),
-        "a million reads": capacity.wanted(known),
-    }.items():
-        text = into(text, f"{table}\n", name)
-    yield SCALING, into(text, (RESULTS / "scaling.md").read_text(), "make scaling")
+    """Each document with kept tables, and what it should say."""
+    known = tables()
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        if FIGURES.search(text):
+            yield page, into(text, known)
+
+
+def tables() -> dict[str, str]:
+    """The kept tables, by the name in their comments."""
+    rates = capacity.rates(json.loads((RESULTS / "bench.json").read_text()))
+    return {
+        "make bench": (RESULTS / "bench.md").read_text(),
+        "make scaling": (RESULTS / "scaling.md").read_text(),
+        "one core": capacity.quantities(rates) + "\n",
+        "given machines": capacity.given(rates) + "\n",
+        "a billion messages": capacity.stored() + "\n",
+        "a million reads": capacity.wanted(rates) + "\n",
+    }
+
+
+def into(text: str, known: dict[str, str]) -> str:
+    """`text` with the tables that its comments name between these."""
+    return FIGURES.sub(lambda found: f"{found[1]}{known[found['name']]}{found[3]}", text)

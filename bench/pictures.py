@@ -8,30 +8,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib import rc_context
 
-from bench import report, sweep
-
-OURS, THEIRS = "#1f77b4", "#b0b0b0"
-
-
-def bars(results: report.Results, file: Path) -> None:
-    """The rates of all contenders."""
-    names = [name for name, *_ in report.contender_rows(results)][::-1]
-    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(10, 0.4 * len(names) + 1.2))
-    for axis, load in zip(axes, report.SINGLE, strict=True):
-        for place, name in enumerate(names):
-            if rate := report.spread(report.values(results, name, load)):
-                bar(axis, place, rate, OURS if name.startswith("hasher") else THEIRS)
-        axis.set(title=f"{load} a second, on one core", xscale="log")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    save(figure, file)
-
-
-def bar(axis: Any, place: int, rate: report.Spread, colour: str) -> None:
-    """A median, with a whisker from the least to the most."""
-    error = [[rate.median - rate.least], [rate.most - rate.median]]
-    axis.barh(place, rate.median, xerr=error, color=colour, capsize=2)
-    axis.annotate(f" {rate.median:,.0f}", (rate.most, place), va="center", fontsize=8)
+from bench import sweep
 
 
 def heat_maps(results: dict[str, Any], file: Path) -> None:

@@ -1,15 +1,28 @@
 """What the figures say: medians, ratios with their spread, and tables."""
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from textwrap import fill
 from typing import Any
 
-from bench.contenders import FRONT, GO, HASHER, TEXTBOOK, THREADS
+from bench.contenders import (
+    AIOHTTP,
+    BEFORE,
+    FASTAPI,
+    FRONT,
+    GO,
+    GTHREAD,
+    HASHER,
+    LEADER,
+    TEXTBOOK,
+    THREADS,
+    TWO_WORKERS,
+)
+from bench.load import CROWD
 from bench.seeds import SEEDS
 
 Results = dict[str, Any]
@@ -49,8 +62,8 @@ def values(results: Results, contender: str, load: str, figure: str = "rate") ->
     return [found and found[figure] for found in rounds]
 
 
-MEMORY, SQLITE, SINGLE = HASHER["memory"], HASHER["sqlite"], ("GET", "POST")
-Measured = Callable[[Results], Spread | None]
+MEMORY, SINGLE = HASHER["memory"], ("GET", "POST")
+MILLION = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,70 +71,90 @@ class Bar:
     """What hasher wants to reach: at least, or at most."""
 
     what: str
-    measured: Measured
+    found: Spread | None
     least: float = 0
     most: float | None = None
     spec: str = ".2f"
 
-    def row(self, results: Results) -> list[str]:
+    def row(self) -> list[str]:
         """A row of the table: what, the bar, what was measured, whether it is met."""
         wanted = f"≥ {self.least:,}" if self.most is None else f"≤ {self.most:,}"
-        found = self.measured(results)
-        if found is None:
+        if self.found is None:
             return [self.what, wanted, "not measured", ""]
-        return [self.what, wanted, f"{found:{self.spec}}", "yes" if self.met(found) else "no"]
+        return [self.what, wanted, f"{self.found:{self.spec}}", "yes" if self.met else "no"]
 
-    def met(self, found: Spread) -> bool:
+    @property
+    def met(self) -> bool:
         """Whether the median reaches it."""
-        return found.median >= self.least and (self.most is None or found.median <= self.most)
+        found = self.found
+        return bool(
+            found
+            and found.median >= self.least
+            and (self.most is None or found.median <= self.most)
+        )
 
 
-def against(ours: str, theirs: str, load: str, our_load: str | None = None) -> Measured:
-    """The ratio of two rates in the same round, under the same load unless ours is named."""
-    return lambda results: ratios(
-        values(results, ours, our_load or load), values(results, theirs, load)
-    )
+def bars(results: Results) -> Iterator[Bar]:
+    """Every bar, with what was measured."""
+
+    def of(ours: str, theirs: str, load: str, figure: str = "cpu") -> Spread | None:
+        """Ours to theirs, under one load."""
+        return ratios(values(results, ours, load, figure), values(results, theirs, load, figure))
+
+    def ours(load: str, figure: str) -> Values:
+        return values(results, MEMORY, load, figure)
+
+    for theirs, most in ((AIOHTTP, 1.1), (FASTAPI, 0.5), (TEXTBOOK, 0.25)):
+        for load in SINGLE:
+            yield Bar(f"{load}, memory: CPU against {theirs}", of(MEMORY, theirs, load), most=most)
+    for load in SINGLE:
+        name = f"{load}, browser"
+        yield Bar(f"{name}'s fields: CPU against aiohttp", of(MEMORY, AIOHTTP, name), most=1.25)
+    for load in SINGLE:
+        name, found = f"{load}, 100 kB", partial(of, MEMORY, AIOHTTP, f"{load}, 100 kB")
+        yield Bar(f"{name}: CPU against aiohttp", found(), most=1.2)
+        yield Bar(f"{name}: p99 against aiohttp", found("p99"), most=1.5)
+    for load in SINGLE:
+        found_redis = of(HASHER["redis"], BEFORE["redis"], load)
+        yield Bar(f"{load}, redis: CPU against hasher before", found_redis, most=0.55)
+    p99 = of(MEMORY, BEFORE["memory"], "GET", "p99")
+    yield Bar("GET, memory: p99 against hasher before", p99, most=1.0)
+    durable = of(HASHER["sqlite"], TEXTBOOK, "POST", "rate")
+    yield Bar(f"POST, sqlite, durable: rate against {TEXTBOOK}", durable, 1.3)
+    crowd = ratios(ours(CROWD.name, "rate"), ours("GET", "rate"))
+    yield Bar("GET, 400 connections: rate against 16", crowd, 0.9)
+    waits = [rate and CROWD.connections / rate * 1000 for rate in ours(CROWD.name, "rate")]
+    late = ratios(ours(CROWD.name, "p99"), waits)
+    yield Bar("GET, 400 connections: p99 against the mean", late, most=2)
+    constant = ratios(values(results, LEADER, "GET", "cpu"), values(results, GTHREAD, "GET", "cpu"))
+    yield Bar("a constant: CPU, leader_worker against gthread", constant, most=0.2)
+    one, two = (values(results, name, "GET", "cpu") for name in (HASHER["sqlite"], TWO_WORKERS))
+    workers = ratios([cpu and 2 * cpu for cpu in one], two)
+    yield Bar("GET, sqlite: what two workers' cores answer, against one's", workers, 1.8)
+    yield Bar("GET, cached by nginx: rate against Go", of(FRONT, GO, "GET", "rate"), 1.1)
+    yield from growing(results)
+    yield Bar("start to the first answer, s", at_start(results, "start"), most=1.0)
+    pss = at_start(results, "pss")
+    yield Bar("master and one worker, idle: PSS in MB", pss, most=90, spec=".0f")
 
 
-def growing(store: str, load: str) -> Measured:
-    """The ratio of the rate with many stored to that with few, in the same round."""
+def growing(results: Results) -> Iterator[Bar]:
+    """The bars of full stores."""
+    for found in results["growth"]:
+        store, count = found["store"], f"{found['stored']:,}"
+        for load in SINGLE:
+            many, few = ([x["rate"] for x in found[size][load]] for size in ("many", "few"))
+            least = 0.95 if found["stored"] <= MILLION else 0.9
+            yield Bar(f"{load}, {store}: {count} stored against few", ratios(many, few), least)
+        if store == "sqlite" and found["stored"] > MILLION:
+            rate = spread([found["import"].get("rate")])
+            what = f"import of {count} messages into sqlite, messages a second"
+            yield Bar(what, rate, 60_000, spec=",.0f")
 
-    def measured(results: Results) -> Spread | None:
-        found = results["growth"].get(store, {"few": {}, "many": {}})
-        many, few = ([x["rate"] for x in found[size].get(load, [])] for size in ("many", "few"))
-        return ratios(many, few)
 
-    return measured
-
-
-def at_start(figure: str) -> Measured:
+def at_start(results: Results, figure: str) -> Spread | None:
     """What hasher takes to start, with its default store."""
-    return lambda results: spread(results["contenders"].get(MEMORY, {}).get(figure, []))
-
-
-def in_bulk(contender: str) -> Measured:
-    """Messages a second in bulk."""
-    return lambda results: spread(values(results, contender, "bulk"))
-
-
-BARS = [
-    *(
-        Bar(f"{load}, memory, against {TEXTBOOK}", against(MEMORY, TEXTBOOK, load), 1.05)
-        for load in SINGLE
-    ),
-    Bar("POST, SQLite, durable, against memory", against(SQLITE, MEMORY, "POST"), 0.85),
-    Bar("GET, cached by nginx, against Go", against(FRONT, GO, "GET"), 1.1),
-    Bar("bulk, memory, against Go's single POSTs", against(MEMORY, GO, "POST", "bulk"), 5),
-    Bar("bulk, SQLite, durable, messages a second", in_bulk(SQLITE), 100_000, spec=",.0f"),
-    *(
-        Bar(f"{load}, {store}, many stored against few", growing(store, load), 0.95)
-        for store in HASHER
-        for load in SINGLE
-    ),
-    Bar("start to the first answer, s", at_start("start"), most=1.0),
-    Bar("master and one worker, idle: PSS in MB", at_start("pss"), most=90, spec=".0f"),
-    Bar("the same as RSS, which counts shared pages twice", at_start("rss"), most=90, spec=".0f"),
-]
+    return spread(results["contenders"].get(MEMORY, {}).get(figure, []))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -134,12 +167,9 @@ def contender_rows(results: Results) -> Iterator[list[str]]:
     """A row for each contender that measured anything."""
     for name, found in results["contenders"].items():
         cells = [
-            *(shown(spread(values(results, name, load)), ",.0f") for load in ("GET", "POST")),
-            *(
-                shown(ratios(values(results, name, load), values(results, TEXTBOOK, load)), ".2f")
-                for load in ("GET", "POST")
-            ),
-            *(middle(values(results, name, load, "p99"), ".1f") for load in ("GET", "POST")),
+            *(shown(spread(values(results, name, load, "cpu")), ",.0f") for load in SINGLE),
+            *(middle(values(results, name, load), ",.0f") for load in SINGLE),
+            *(middle(values(results, name, load, "p99"), ".1f") for load in SINGLE),
             middle(values(results, name, "bulk"), ",.0f"),
             middle(found.get("start", []), ".2f"),
             middle(found.get("pss", []), ".0f"),
@@ -160,7 +190,7 @@ def middle(found: Values, spec: str) -> str:
 
 
 HEAD = [
-    *("", "GET/s", "POST/s", "GET ×", "POST ×", "GET p99, ms", "POST p99, ms"),
+    *("", "GET, µs", "POST, µs", "GET/s", "POST/s", "GET p99, ms", "POST p99, ms"),
     *("bulk, messages/s", "start, s", "PSS, MB"),
 ]
 
@@ -170,17 +200,18 @@ def setting(results: Results) -> str:
     machine, effort = results["machine"], results["effort"]
     programs = {**machine["packages"], **machine["programs"]}
     versions = ", ".join(f"{name} {number}" for name, number in programs.items() if number)
+    compared = f" “Before” is the commit {effort['before']}." if effort["before"] else ""
     return (
         f"Measured on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['system']}; syncing a page to the disk takes {machine['disk_sync_ms']} ms. "
-        f"The server has one core and, where it has threads, {THREADS} of them; wrk has another "
-        f"core, with Redis, which keeps nothing on the disk; {effort['connections']} connections "
-        f"that stay open, messages of {effort['message_bytes']} bytes, {effort['rounds']} "
-        f"interleaved rounds of {effort['seconds']} s; medians, with the least and the most. "
-        f"“×” is the ratio to “{TEXTBOOK}” in the same round. "
-        f"Start and memory of “{FRONT}” are nginx's alone. "
-        f"“Few” stored are {SEEDS:,}, “many” {effort['stored']:,}. "
-        f"Python {machine['python']}, {versions}."
+        "“µs” is the CPU time of all the server's processes for one request, as the scheduler "
+        "counts it: other programs change it less than they change the rates. "
+        f"The server has one core and, if it has threads, {THREADS} of them; wrk has another "
+        "core, with Redis, which keeps nothing on the disk; 16 connections that stay open, "
+        f"messages of 100 bytes, each POST a new one; {effort['rounds']} interleaved rounds of "
+        f"{effort['seconds']} s; medians, with the least and the most. A ratio is taken within "
+        f"each round. Start and memory of “{FRONT}” are nginx's alone. “Few” stored are "
+        f"{SEEDS:,}.{compared} Python {machine['python']}, {versions}."
     )
 
 
@@ -191,9 +222,12 @@ def remarks(results: Results) -> Iterator[str]:
     for name, found in results["contenders"].items():
         yield from (f"- {name}: {failure}." for failure in dict.fromkeys(found["failures"]))
         yield from saturated(results, name)
-    for store, found in results["growth"].items():
+    for found in results["growth"]:
         if "failure" in found:
-            yield f"- {HASHER[store]}, many stored: {found['failure']}."
+            yield f"- {found['store']}, many stored: {found['failure']}."
+        if found["import"]:
+            told = "- {store}: `flask store import` of {stored:,} messages: ".format(**found)
+            yield told + "{rate:,.0f} a second, at most {memory:.0f} MB.".format(**found["import"])
 
 
 def saturated(results: Results, name: str) -> Iterator[str]:
@@ -209,7 +243,7 @@ def markdown(results: Results) -> str:
     parts = [
         fill(setting(results), WIDTH),
         table(HEAD, list(contender_rows(results))),
-        table(["bar", "wanted", "measured", "met"], [bar.row(results) for bar in BARS]),
+        table(["bar", "wanted", "measured", "met"], [bar.row() for bar in bars(results)]),
         "\n".join(remarks(results)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -220,17 +254,3 @@ def write(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "bench.md").write_text(markdown(results))
-
-
-def marks(command: str) -> tuple[str, str]:
-    """The two between which a page shows what a command has measured."""
-    return f"<!-- figures of {command}: begin -->", f"<!-- figures of {command}: end -->"
-
-
-def into(page: str, tables: str, command: str = "make bench") -> str:
-    """`page` with these tables between the two marks of `command`, instead of those there."""
-    begin, end = marks(command)
-    between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    if not between.search(page):
-        raise ValueError(f"The page has no {begin} … {end}.")
-    return between.sub(lambda _: f"{begin}\n{tables}{end}", page)

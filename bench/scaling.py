@@ -21,7 +21,7 @@ from typing import Any
 from bench import capacity, machine, report, seeds
 from bench.compare import say, scratch
 from bench.contenders import hasher, instance, proxy
-from bench.load import CONNECTIONS, GET, Load, run
+from bench.load import GET, Load, run
 from bench.servers import Server
 from bench.stores import STORES, ask
 
@@ -80,7 +80,7 @@ def scaling(effort: Effort) -> Results:
     ]
     return {
         "machine": about,
-        "effort": {**asdict(effort), "connections": CONNECTIONS},
+        "effort": {**asdict(effort), "connections": GET.connections},
         "costs": costs,
         "checks": [asdict(check) for check in checks],
     }
@@ -92,7 +92,7 @@ def weighed(load: Load, server: Server, digests: Path, seconds: int, front: Serv
     before = [program.cpu() for program in programs]
     found = run(load, (front or server).port, digests, seconds)
     spent = [program.cpu() - earlier for program, earlier in zip(programs, before, strict=True)]
-    each = [cpu / found.answered for cpu in spent]
+    each = [cpu / 1e9 / found.answered for cpu in spent]
     return Cost(found.rate, found.answered, each[0], found.load_cpu / found.rate, sum(each[1:]))
 
 
@@ -172,8 +172,8 @@ def cached_service(effort: Effort) -> Iterator[tuple[Server, Server, Digests]]:
     usable = os.sched_getaffinity(0)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())
-        origin = stack.enter_context(instance(folder, server_core, "memory://"))
-        front = stack.enter_context(proxy(folder, load_core, [origin.port] * 3))
+        origin = stack.enter_context(instance(folder, str(server_core), "memory://"))
+        front = stack.enter_context(proxy(folder, str(load_core), [origin.port] * 3))
         stack.callback(os.sched_setaffinity, 0, usable)
         os.sched_setaffinity(0, {load_core})  # wrk inherits it
         each = COLD * effort.seconds
@@ -200,7 +200,7 @@ def reads_through(
     The cost to hasher is for each request that reached it.
     """
     before = answered_by(origin)
-    load = Load(f"{hits:.0%} cached", "cached.lua", f"{hits * 100:.0f}")
+    load = Load(f"{hits:.0%} cached", (f"{hits * 100:.0f}",), "cached.lua")
     cost = weighed(load, origin, next(digests), seconds, front)
     reached = min(1.0, (answered_by(origin) - before) / cost.answered)  # nginx may ask it twice
     server = cost.server / reached if reached else 0.0

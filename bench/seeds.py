@@ -46,9 +46,9 @@ class Client:
             raise Failed(f"{method}: {error!r}") from None
 
 
-def message(number: int) -> str:
-    """The seed of that number: 100 bytes, unlike any message that wrk sends."""
-    return f"seed {number:010d} ".ljust(100, "y")
+def message(number: int, size: int = 100) -> str:
+    """The seed of that number, of so many bytes, unlike any message that wrk sends."""
+    return f"seed {number:010d} ".ljust(size, "y")
 
 
 def line(key: str, value: str) -> bytes:
@@ -56,7 +56,7 @@ def line(key: str, value: str) -> bytes:
     return f'{{"{key}":"{value}"}}\n'.encode()
 
 
-def name_of(text: str) -> str:
+def digest_of(text: str) -> str:
     """The digest of a message."""
     return sha256(text.encode()).hexdigest()
 
@@ -70,7 +70,7 @@ def expect(answer: Answer, *expected: object) -> None:
 def check(port: int) -> None:
     """Failed unless the server says what hasher would: of a message unknown, new, and repeated."""
     text = "a message to check with"
-    name = name_of(text)
+    name = digest_of(text)
     with Client(port) as client:
         expect(client.get(name), 404, line("error", "Message not found."))
         expect(client.post(line("message", text)), 201, line("digest", name))
@@ -78,20 +78,24 @@ def check(port: int) -> None:
         expect(client.get(name), 200, line("message", text))
 
 
-def sow(port: int, digests: Path) -> None:
-    """Store SEEDS messages and read each: the warm-up. Their digests go to a file, one a line."""
+def sow(port: int, digests: Path, size: int = 100) -> None:
+    """Store seeds and read each: the warm-up. Their digests go to a file, one a line.
+
+    They are SEEDS, or as many as have 10 MB together.
+    """
+    count = min(SEEDS, 10_000_000 // size)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        shares = [range(first, SEEDS, CLIENTS) for first in range(CLIENTS)]
-        list(pool.map(lambda numbers: store_and_read(port, numbers), shares))
-    write_digests(digests, range(SEEDS))
+        shares = [range(first, count, CLIENTS) for first in range(CLIENTS)]
+        list(pool.map(lambda numbers: store_and_read(port, numbers, size), shares))
+    write_digests(digests, range(count), size)
 
 
-def store_and_read(port: int, numbers: Iterable[int]) -> None:
-    """Store these seeds and read each, on one connection; Failed where an answer is not right."""
+def store_and_read(port: int, numbers: Iterable[int], size: int) -> None:
+    """Store these seeds and read each, on one connection; Failed if an answer is not right."""
     with Client(port) as client:
         for number in numbers:
-            text = message(number)
-            name = name_of(text)
+            text = message(number, size)
+            name = digest_of(text)
             expect(client.post(line("message", text)), 201, line("digest", name))
             expect(client.get(name), 200, line("message", text))
 
@@ -106,7 +110,7 @@ def sow_many(port: int, count: int, digests: Path) -> None:
             status, answer = client.post(body, "x-ndjson")
             if status not in {200, 201} or answer.count(b"\n") != len(numbers):
                 raise Failed(f"bulk was answered with {status}: {answer[:100]!r}")
-    write_digests(digests, range(0, count, max(1, count // SAMPLE)))
+    write_digests(digests, sample(count))
 
 
 def require_bulk(port: int) -> None:
@@ -116,10 +120,21 @@ def require_bulk(port: int) -> None:
         status, body = client.post(b"".join(line("message", text) for text in texts), "x-ndjson")
     if status == 415:
         raise Failed("not offered")
-    if status not in {200, 201} or body != b"".join(line("digest", name_of(t)) for t in texts):
+    if status not in {200, 201} or body != b"".join(line("digest", digest_of(t)) for t in texts):
         raise Failed(f"bulk was answered with {status}: {body[:100]!r}")
 
 
-def write_digests(file: Path, numbers: Iterable[int]) -> None:
+def sample(count: int) -> range:
+    """About SAMPLE of so many seeds, from all over."""
+    return range(0, count, max(1, count // SAMPLE))
+
+
+def write_export(file: Path, count: int) -> None:
+    """So many seeds as `flask store export` would write them."""
+    with file.open("wb") as lines:
+        lines.writelines(line("message", message(number)) for number in range(count))
+
+
+def write_digests(file: Path, numbers: Iterable[int], size: int = 100) -> None:
     """The digests of these seeds, one a line."""
-    file.write_text("".join(name_of(message(number)) + "\n" for number in numbers))
+    file.write_text("".join(digest_of(message(number, size)) + "\n" for number in numbers))

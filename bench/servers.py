@@ -45,8 +45,9 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """A process, and all that it starts; it ends with the `with` block.
 
-    `core` is the only core that it may use, or None for all. `port` is where it answers HTTP; the
-    block begins when it has answered a request for a message, with whatever status.
+    `core` is a list of the cores that it may use, for taskset, or None for those of this process.
+    `port` is where it answers HTTP; the block begins when it has answered a request for a message,
+    with whatever status.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class Server:
         command: Sequence[str],
         port: int,
         log: Path,
-        core: int | None = None,
+        core: str | None = None,
         cwd: Path | None = None,
         **env: str,
     ) -> None:
-        self.command = command if core is None else ["taskset", "-c", str(core), *command]
+        self.command = command if core is None else ["taskset", "-c", core, *command]
         self.port, self.log, self.cwd, self.env = port, log, cwd, environment(env)
         self.seconds_to_start = 0.0
 
@@ -117,13 +118,17 @@ class Server:
                 rss += int(rest.split()[0]) if name == "Rss" else 0
         return pss * 1024 / 1e6, rss * 1024 / 1e6
 
-    def cpu(self) -> float:
-        """The seconds of a core that its processes have taken so far, of those that live."""
-        ticks = 0
+    def cpu(self) -> int:
+        """The nanoseconds of a core that its threads have taken so far, of those that live.
+
+        The scheduler counts them itself (proc(5), schedstat), at every switch.
+        """
+        taken = 0
         for pid in self.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc_pid_stat(5)
-        return ticks / os.sysconf("SC_CLK_TCK")
+            for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with suppress(OSError):  # a thread that has just ended
+                    taken += int(file.read_text().split()[0])
+        return taken
 
     def pids(self) -> list[int]:
         """The processes of its session."""

@@ -17,14 +17,14 @@ from typing import Any
 from bench import machine, seeds
 from bench.compare import say, scratch
 from bench.contenders import hasher
-from bench.load import Failed, mixed, run
+from bench.load import Failed, run, single
 from bench.report import table
 
 CONNECTIONS = 32
 LOADS = [
-    mixed("read-heavy", reads=95, connections=CONNECTIONS),
-    mixed("mixed", reads=50, connections=CONNECTIONS),
-    mixed("write-heavy", reads=5, connections=CONNECTIONS),
+    single("read-heavy", reads=95, connections=CONNECTIONS),
+    single("mixed", reads=50, connections=CONNECTIONS),
+    single("write-heavy", reads=5, connections=CONNECTIONS),
 ]
 BEFORE, AFTER = 3, 1  # measurements of the defaults around each climb, which tell the noise
 TOO_NOISY = 0.15
@@ -100,7 +100,7 @@ def doublings(most: int) -> Iterator[int]:
 
 def measure(store: str, workers: int, threads: int, seconds: int, *, pinned: bool) -> list[Point]:
     """A point for each load, on one server."""
-    env = {
+    env: dict[str, Any] = {
         "WEB_CONCURRENCY": str(workers),
         "HASHER_THREADS": str(threads),
         "HASHER_CPU_AFFINITY": str(int(pinned)),

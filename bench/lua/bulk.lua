@@ -1,5 +1,6 @@
 -- New messages of 100 bytes, many a request, one a line.
--- Arguments: a tag of 16 letters that no other run has, and how many messages a request brings.
+-- Arguments: a tag of 16 letters that no other run has; a file, unused; how many messages a request
+-- brings.
 require "figures"
 
 local tag
@@ -9,7 +10,7 @@ local headers = { ["Content-Type"] = "application/x-ndjson" }
 function init(args)
   tag = args[1]
   local filler = string.rep("x", 100 - 16 - 10 - 10)
-  for line = 1, tonumber(args[2]) do
+  for line = 1, tonumber(args[3]) do
     ends[line] = string.format('%010d%s"}\n', line, filler)
   end
 end

@@ -1,6 +1,6 @@
 -- Reads, of which some are of messages that a cache has, and the others of ones not asked for yet.
--- Arguments: a tag, unused; the percentage of reads of the first HOT digests; a file with those
--- and behind them the others, one a line.
+-- Arguments: a tag, unused; a file with HOT digests and behind them the others, one a line; the
+-- percentage of reads of the first HOT.
 require "figures"
 
 local HOT = 1000
@@ -8,8 +8,8 @@ local share
 local gets, hot, cold = {}, 0, HOT
 
 function init(args)
-  share = tonumber(args[2])
-  for digest in io.lines(args[3]) do
+  share = tonumber(args[3])
+  for digest in io.lines(args[2]) do
     gets[#gets + 1] = wrk.format("GET", "/messages/" .. digest)
   end
 end

@@ -11,7 +11,7 @@ import pytest
 
 from bench import capacity, documents, report, scaling, sweep
 from bench.capacity import Demand, cores, masters, room
-from bench.contenders import CONTENDERS, HASHER, TEXTBOOK
+from bench.contenders import CONTENDERS, HASHER, TEXTBOOK, before
 from bench.load import Failed, figures
 from bench.report import Spread, ratios, spread
 from bench.sweep import Point, exhausted, noise_of, sweet_spot
@@ -26,12 +26,13 @@ def said(**changes: int) -> str:
 
 
 def test_figures_are_a_second_and_in_milliseconds() -> None:
-    found = figures(said(), messages=1, cpu=0.5)
+    found = figures(said(), messages=1, load_cpu=0.5, server_cpu=4_000_000)
     assert (found.rate, found.p50, found.p99, found.load_cpu) == (200, 1.5, 9, 0.25)
+    assert found.cpu == 10  # microseconds for each of 400
 
 
 def test_a_bulk_request_counts_its_messages() -> None:
-    assert figures(said(), messages=5000, cpu=0).rate == 1_000_000
+    assert figures(said(), messages=5000, load_cpu=0, server_cpu=0).rate == 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_bulk_request_counts_its_messages() -> None:
 )
 def test_what_was_not_answered_well_has_no_figure(change: dict[str, int], reason: str) -> None:
     with pytest.raises(Failed, match=reason):
-        figures(said(**change), messages=1, cpu=0)
+        figures(said(**change), messages=1, load_cpu=0, server_cpu=0)
 
 
 def test_a_ratio_is_taken_within_each_round() -> None:
@@ -113,10 +114,13 @@ def test_a_machine_that_is_too_noisy_is_told_no_sweet_spot() -> None:
     assert "memory: too noisy to tell." in told(0.5)
 
 
-def result(**rates: float) -> dict[str, Any]:
-    """What a contender measured in one round."""
-    loads = {load: [{"rate": rate, "p99": 1.0, "load_cpu": 0.95}] for load, rate in rates.items()}
-    return {"failures": [], "start": [0.5], "pss": [40.0], "rss": [70.0], **loads}
+def result(**costs: float) -> dict[str, Any]:
+    """What a contender measured in one round: microseconds by load."""
+    loads = {
+        load: [{"rate": 1e6 / cost, "cpu": cost, "p99": 1.0, "load_cpu": 0.95}]
+        for load, cost in costs.items()
+    }
+    return {"failures": [], "start": [0.5], "pss": [40.0], **loads}
 
 
 @pytest.fixture
@@ -130,43 +134,48 @@ def results() -> dict[str, Any]:
         "packages": {"flask": "3"},
         "programs": {},
     }
-    failing = {**result(GET=1100, POST=800), "failures": ["bulk: not offered"] * 2}
+    failing = {**result(GET=50, POST=100), "failures": ["bulk: not offered"] * 2}
+    full = {"store": "memory", "stored": 5000, "import": {}, "failure": "not offered"}
     return {
         "machine": machine,
-        "effort": {"seconds": 1, "rounds": 1, "stored": 5, "connections": 16, "message_bytes": 100},
-        "contenders": {HASHER["memory"]: failing, TEXTBOOK: result(GET=1000, POST=1000)},
-        "growth": {store: {"few": {}, "many": {}, "failure": "not offered"} for store in HASHER},
+        "effort": {"seconds": 1, "rounds": 1, "stored": 5, "before": ""},
+        "contenders": {HASHER["memory"]: failing, TEXTBOOK: result(GET=250, POST=250)},
+        "growth": [{**full, "few": {"GET": [], "POST": []}, "many": {"GET": [], "POST": []}}],
     }
 
 
 def test_a_bar_says_what_was_measured_and_whether_it_is_met(results: dict[str, Any]) -> None:
-    rows = {bar.what: bar.row(results)[2:] for bar in report.BARS}
-    assert rows["GET, memory, against textbook Flask"] == ["1.10 (1.10–1.10)", "yes"]
-    assert rows["POST, memory, against textbook Flask"] == ["0.80 (0.80–0.80)", "no"]
-    assert rows["bulk, SQLite, durable, messages a second"] == ["not measured", ""]
-    assert rows["master and one worker, idle: PSS in MB"] == ["40 (40–40)", "yes"]
+    rows = {bar.what: bar.row()[1:] for bar in report.bars(results)}
+    assert rows["GET, memory: CPU against textbook Flask"] == ["≤ 0.25", "0.20 (0.20–0.20)", "yes"]
+    assert rows["POST, memory: CPU against textbook Flask"] == ["≤ 0.25", "0.40 (0.40–0.40)", "no"]
+    assert rows["GET, memory: CPU against aiohttp"] == ["≤ 1.1", "not measured", ""]
+    assert rows["master and one worker, idle: PSS in MB"] == ["≤ 90", "40 (40–40)", "yes"]
 
 
 def test_what_failed_is_told_once_with_its_reason(results: dict[str, Any]) -> None:
     told = report.markdown(results)
     assert "- Other programs took 40% of the cores at the start" in told
     assert told.count("- hasher, memory: bulk: not offered.") == 1
-    assert told.count("- hasher, memory, many stored: not offered.") == 1
+    assert told.count("- memory, many stored: not offered.") == 1
     assert "- hasher, memory, GET: wrk took 95% of its core" in told
 
 
-def test_tables_replace_those_between_the_marks() -> None:
-    begin, end = report.marks("make bench")
-    page = f"before\n{begin}\nold\n{end}\nafter\n"
-    new = report.into(page, "new \\1\n")
-    assert new == f"before\n{begin}\nnew \\1\n{end}\nafter\n"
-    with pytest.raises(ValueError, match="The page has no"):
-        report.into("a page without marks", "new\n")
+def test_tables_replace_those_between_their_comments() -> None:
+    page = (
+        "before\n<!-- figures of make bench: begin -->\nold\n<!-- figures of make bench: end -->\n"
+    )
+    new = documents.into(page, {"make bench": "new \\1\n"})
+    assert new == page.replace("old", "new \\1")
+    with pytest.raises(KeyError, match="make bench"):
+        documents.into(page, {})
 
 
 def test_the_documents_have_the_kept_tables() -> None:
-    """Where one does not, `.venv/bin/python -m bench documents` puts them there."""
-    assert [page.name for page, text in documents.updated() if page.read_text() != text] == []
+    """If one has not, `.venv/bin/python -m bench documents` puts them there."""
+    updated = list(documents.updated())
+    assert [page.name for page, text in updated if page.read_text() != text] == []
+    shown = "".join(text for _, text in updated)
+    assert [name for name, table in documents.tables().items() if table not in shown] == []
 
 
 def test_the_kept_checks_are_those_of_the_kept_figures() -> None:
@@ -214,7 +223,8 @@ def test_a_check_says_how_far_the_model_is_off() -> None:
 def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
     figures = json.loads((ROOT / "bench/results/bench.json").read_text())
     assert report.markdown(figures) == (ROOT / "bench/results/bench.md").read_text()
-    assert list(figures["contenders"]) == [contender.name for contender in CONTENDERS]
+    names = [contender.name for contender in (*CONTENDERS, *before("HEAD"))]
+    assert list(figures["contenders"]) == names
 
 
 def test_nothing_of_hasher_is_imported() -> None:
