@@ -5,7 +5,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, Unauthorized
 
 from hasher.stores import DamagedMessage, Driver, StoreFull, Unusable
 from hasher.telemetry.record import RequestRecord, current
-from hasher.web.responses import NO_STORE, json_response
+from hasher.web.responses import ANY_ORIGIN, NO_STORE, json_response
 
 # In place of werkzeug's own texts, which speak of browsers and spelling.
 SENTENCES = {
@@ -27,9 +27,21 @@ def register(app: Flask, driver: Driver) -> None:
 
 
 def error_response(status: int, sentence: str) -> Response:
-    """Return an error. No cache keeps it: what is missing now may exist in a second."""
-    headers = NO_STORE | {"Retry-After": "1"} if status == 503 else NO_STORE
-    return json_response({"error": sentence}, status, headers)
+    """Return an error. No cache keeps it: what is missing now may exist in a second.
+
+    Any page may read it if the request was to read a message.
+    """
+    fields = [*NO_STORE.items()]
+    if status == 503:
+        fields.append(("Retry-After", "1"))
+    if is_message(request.path) and request.method in {"GET", "HEAD"}:
+        fields += ANY_ORIGIN
+    return json_response({"error": sentence}, status, fields)
+
+
+def is_message(path: str) -> bool:
+    """Return whether `path` is that of a message, with a digest that can be malformed."""
+    return path.startswith("/messages/")
 
 
 def http_error(error: HTTPException) -> Response:
@@ -45,7 +57,7 @@ def http_error(error: HTTPException) -> Response:
 
 def sentence_for(error: HTTPException, status: int) -> str:
     """Return the sentence that `abort` was given, or the one for the status."""
-    if status == 404 and request.path.startswith("/messages/"):
+    if status == 404 and is_message(request.path):
         return "Message not found."
     if isinstance(error, MethodNotAllowed):
         return f"This address takes {', '.join(sorted(error.valid_methods or ()))}."

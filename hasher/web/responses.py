@@ -17,6 +17,11 @@ TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
 PART = 4096 * 32  # bytes of digests whose lines are made at once
 NO_STORE = {"Cache-Control": "no-store"}  # for what may be otherwise in a second
+# Any page may read a message and verify it (https://fetch.spec.whatwg.org/#http-cors-protocol).
+ANY_ORIGIN = [
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "ETag, Repr-Digest, X-Request-ID"),
+]
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase.upper()}" for status in HTTPStatus}
 encode = msgspec.json.Encoder().encode
@@ -88,11 +93,13 @@ def digest_lines(digests: bytes) -> bytes:
 def cacheable(
     body: bytes, content_type: str, etag: str, fields: Sequence[Field] = ()
 ) -> LazyResponse:
-    """Return a message for any cache, for ever; 304 if the client has it (RFC 9110, 13.1.2).
+    """Return a message for any cache and any page, for ever; 304 if the client has it.
 
-    A message never changes under its digest, so `etag` names one representation of it for good.
+    A message never changes under its digest, so `etag` names one representation of it for good
+    (RFC 9110, section 13.1.2).
     """
     kept = [
+        *ANY_ORIGIN,
         *fields,
         ("ETag", f'"{etag}"'),
         ("Cache-Control", "public, max-age=31536000, immutable"),

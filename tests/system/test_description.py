@@ -49,6 +49,11 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
 
 SEALED = {"X-Content-Type-Options": "nosniff", "X-Request-ID": "mine-1"}
 ERROR = {**SEALED, "Content-Type": "application/json", "Cache-Control": "no-store"}
+ANY_ORIGIN = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "ETag, Repr-Digest, X-Request-ID",
+}
+UNREAD = {**ERROR, **ANY_ORIGIN}
 MISSING = b'{"error":"Message not found."}\n'
 READ = ("GET", f"/messages/{NAME}")
 STORE = ("POST", "/messages")
@@ -64,8 +69,8 @@ def without(headers: dict[str, str], name: str) -> dict[str, str]:
 
 def test_an_answer_as_described_is_accepted() -> None:
     for answers in (DESCRIBED, THROUGH_NGINX):
-        answers.check(READ, 404, ERROR, MISSING)
-        answers.check(("HEAD", READ[1]), 404, ERROR, None)
+        answers.check(READ, 404, UNREAD, MISSING)
+        answers.check(("HEAD", READ[1]), 404, UNREAD, None)
         answers.check(("DELETE", READ[1]), 405, {**ERROR, "Allow": "GET"}, b'{"error":"x"}')
         answers.check(("GET", "/nowhere"), 404, ERROR, b'{"error":"x"}')
         answers.check(STORE, 401, CHALLENGED, b'{"error":"x"}')
@@ -76,24 +81,26 @@ def test_an_answer_as_described_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("request_line", "status", "headers", "body"),
     [
-        (READ, 410, ERROR, MISSING),
-        (READ, 405, {**ERROR, "Allow": "GET"}, MISSING),
-        (READ, 404, ERROR, b'{"error":"Nothing here."}'),
-        (READ, 404, ERROR, b"{}"),
-        (READ, 404, {**ERROR, "Content-Type": "text/html"}, MISSING),
-        (READ, 404, {**ERROR, "Cache-Control": "public"}, MISSING),
-        (READ, 404, {**ERROR, "Set-Cookie": "a=b"}, MISSING),
-        (READ, 404, SEALED, b""),
-        (READ, 404, without(ERROR, "X-Request-ID"), MISSING),
-        (READ, 404, {**ERROR, "X-Request-ID": ""}, MISSING),
+        (READ, 410, UNREAD, MISSING),
+        (READ, 405, {**UNREAD, "Allow": "GET"}, MISSING),
+        (READ, 404, UNREAD, b'{"error":"Nothing here."}'),
+        (READ, 404, UNREAD, b"{}"),
+        (READ, 404, {**UNREAD, "Content-Type": "text/html"}, MISSING),
+        (READ, 404, {**UNREAD, "Cache-Control": "public"}, MISSING),
+        (READ, 404, {**UNREAD, "Set-Cookie": "a=b"}, MISSING),
+        (READ, 404, {**SEALED, **ANY_ORIGIN}, b""),
+        (READ, 404, without(UNREAD, "X-Request-ID"), MISSING),
+        (READ, 404, without(UNREAD, "Access-Control-Allow-Origin"), MISSING),
+        (STORE, 400, UNREAD, b'{"error":"x"}'),
+        (READ, 404, {**UNREAD, "X-Request-ID": ""}, MISSING),
         (STORE, 200, MANY, b""),
         (STORE, 200, MANY, STORED[:-1]),
         (STORE, 200, MANY, STORED + b"{}\n"),
         (STORE, 201, MANY, STORED),
         (STORE, 401, ERROR, b'{"error":"x"}'),
-        (READ, 503, {**ERROR, "Retry-After": "0"}, b'{"error":"x"}'),
-        (READ, 503, ERROR, b'{"error":""}'),
-        (("HEAD", READ[1]), 404, SEALED, None),
+        (READ, 503, {**UNREAD, "Retry-After": "0"}, b'{"error":"x"}'),
+        (READ, 503, UNREAD, b'{"error":""}'),
+        (("HEAD", READ[1]), 404, {**SEALED, **ANY_ORIGIN}, None),
         (("DELETE", READ[1]), 404, ERROR, MISSING),
         (("DELETE", READ[1]), 405, ERROR, b'{"error":"x"}'),
         (("GET", "/nowhere"), 200, ERROR, b"{}"),
@@ -108,14 +115,14 @@ def test_an_answer_that_is_not_as_described_is_a_failure(
             answers.check(request_line, status, headers, body)
 
 
-OTHER_METHOD = b'{"error":"This address does not take this method."}'
+CONDITION = b'{"error":"The request\'s condition does not hold."}'
 BUSY = b'{"error":"No instance can answer now; try again in a moment."}'
 
 
 def test_what_nginx_adds_is_accepted_from_nginx_only() -> None:
     for request_line, status, headers, body in (
-        (READ, 404, {**ERROR, "X-Cache": "MISS"}, MISSING),
-        (("TRACE", "/"), 405, ERROR, OTHER_METHOD),
+        (READ, 404, {**UNREAD, "X-Cache": "MISS"}, MISSING),
+        (("GET", "/docs"), 412, ERROR, CONDITION),
         (("GET", "/docs"), 503, {**ERROR, "Retry-After": "1"}, BUSY),
         (None, 503, {**ERROR, "Retry-After": "1"}, BUSY),
     ):

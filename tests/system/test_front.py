@@ -196,7 +196,10 @@ def test_with_every_instance_down_cached_messages_are_served(
         until(lambda: reads.has_sent(200))
     record_property("front, every instance down, cached", reads.said())
     assert reads.failures == {}
-    for answer in (fleet.front.post("new"), fleet.front.get(NAME)):
+    stored, read = fleet.front.post("new"), fleet.front.get(NAME)
+    assert "Access-Control-Allow-Origin" not in stored.headers
+    assert read.headers["Access-Control-Allow-Origin"] == "*"
+    for answer in (stored, read):
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.json == {"error": "No instance can answer now; try again in a moment."}

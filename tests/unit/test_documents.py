@@ -9,7 +9,7 @@ import pytest
 import hasher
 from tests.support.documents import DOCUMENTS, ROOT, blocks, found_in
 
-LANGUAGES = {"sh", "console", "text"}  # what is no command is text
+LANGUAGES = {"sh", "console", "js", "text"}  # what is no command or script is text
 BY_NAME = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT))
 )
