@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
@@ -15,6 +16,9 @@ from hasher.stores.memory import MemoryLocation
 MiB = 1024 * 1024
 # What a bearer token can consist of (RFC 6750, section 2.1), one or several.
 TOKENS = r"^[A-Za-z0-9._~+/-]+=*( *, *[A-Za-z0-9._~+/-]+=*)*\Z"
+
+# Each can also be in a file, whose path is in the variable of this name and _FILE.
+SECRETS = {"HASHER_STORE", "HASHER_WRITE_TOKENS"}
 
 
 class InvalidSetting(SystemExit):
@@ -128,7 +132,7 @@ class Settings(
         if environ.get("PORT"):
             values["host"] = "0.0.0.0"  # noqa: S104 - a platform that sets PORT routes to it
         for field in msgspec.structs.fields(cls):
-            if text := environ.get(field.encode_name):
+            if text := text_of(field.encode_name, environ):
                 values[field.name] = converted(text, field)
         settings = cls(**values)
         if settings.metrics == "on" and not find_spec("prometheus_client"):
@@ -164,6 +168,26 @@ class Settings(
         if not self.shared:
             return 1
         return self.web_concurrency or available_cpus()
+
+
+def text_of(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return the text of one variable; that of a secret can be in a file.
+
+    No error repeats the path: it could be the secret itself, by mistake.
+    """
+    text, path = environ.get(name), environ.get(f"{name}_FILE")
+    if name not in SECRETS or not path:
+        return text
+    if text:
+        raise InvalidSetting(f"{name} and {name}_FILE are both set: set one, and leave one empty.")
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidSetting(f"{name}_FILE must name a file that can be read ({reason}).") from None
+    if not text:
+        raise InvalidSetting(f"{name}_FILE must not name an empty file.")
+    return text
 
 
 def converted(text: str, field: FieldInfo) -> Any:

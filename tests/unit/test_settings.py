@@ -130,6 +130,61 @@ def test_what_no_client_could_send_is_no_token(text: str) -> None:
         Settings.from_environ({"HASHER_WRITE_TOKENS": text})
 
 
+def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
+    store, tokens = tmp_path / "store", tmp_path / "tokens"
+    store.write_text("sqlite:////data/messages.db\n")
+    tokens.write_text("a,b\n")
+    files = {"HASHER_STORE_FILE": str(store), "HASHER_WRITE_TOKENS_FILE": str(tokens)}
+    settings = Settings.from_environ({**files, "HASHER_STORE": "", "HASHER_WRITE_TOKENS": ""})
+    assert (str(settings.store), settings.tokens) == ("sqlite:////data/messages.db", (b"a", b"b"))
+
+
+@pytest.mark.parametrize("name", ["HASHER_STORE", "HASHER_WRITE_TOKENS"])
+def test_a_secret_is_in_one_place(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting) as ended:
+        Settings.from_environ({name: "memory://", f"{name}_FILE": str(tmp_path / "none")})
+    assert ended.value.code == f"{name} and {name}_FILE are both set: set one, and leave one empty."
+
+
+@pytest.mark.parametrize("name", ["HASHER_STORE", "HASHER_WRITE_TOKENS"])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "must name a file that can be read (No such file or directory)"),
+        (b"\xff", "must name a file that can be read (it is not UTF-8)"),
+        (b"", "must not name an empty file"),
+        (b" \n", "must not name an empty file"),
+    ],
+)
+def test_a_file_without_a_secret_ends_the_start(
+    name: str, content: bytes | None, fault: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidSetting) as ended:
+        Settings.from_environ({f"{name}_FILE": str(file)})
+    assert ended.value.code == f"{name}_FILE {fault}."
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("HASHER_STORE", "foo://user:secret@x"), ("HASHER_WRITE_TOKENS", "secret!")],
+)
+def test_what_is_wrong_with_a_secret_of_a_file_is_said_without_it(
+    name: str, secret: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text(secret)
+    with pytest.raises(InvalidSetting, match=f"^{name} must ") as ended:
+        Settings.from_environ({f"{name}_FILE": str(file)})
+    assert "secret" not in str(ended.value.code)
+
+
+def test_only_secrets_are_in_files() -> None:
+    assert Settings.from_environ({"HASHER_THREADS_FILE": "/none"}) == Settings()
+
+
 def test_metrics_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(InvalidSetting, match="HASHER_METRICS=on needs the package"):
