@@ -66,9 +66,10 @@ def require_free(host: str, port: int) -> None:
 def announce(server: Arbiter, settings: Settings) -> None:
     """Log in one line what this service does, and a warning if it was asked for more."""
     log.info(
-        "hasher keeps messages in %s; workers: %d, threads each: %d, connections each: %d; "
+        "hasher keeps messages in %s%s; workers: %d, threads each: %d, connections each: %d; "
         "largest body: %d bytes%s",
         settings.store,
+        f" by {settings.store.engine}" if settings.store.engine else "",
         server.cfg.workers,
         server.cfg.threads,
         server.cfg.worker_connections,

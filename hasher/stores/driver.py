@@ -144,6 +144,9 @@ class Location(ABC):
     shared: ClassVar[bool] = True
     """As the driver's."""
 
+    engine: ClassVar[str] = ""
+    """The library that keeps the messages, with its version, if it is in this process."""
+
     @classmethod
     @abstractmethod
     def parse(cls, url: str) -> Self:

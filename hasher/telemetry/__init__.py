@@ -16,7 +16,7 @@ def observers(settings: Settings, driver: Driver, version: str) -> list[Observer
     if settings.metrics == "on":
         from hasher.telemetry import metrics  # noqa: PLC0415 - its package is an extra
 
-        metrics.describe(version, settings.store.scheme)
+        metrics.describe(version, settings.store)
         found.append(metrics.Metrics(driver))
     if settings.access_log != "off":
         found.append(AccessLog(settings.access_log))

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from hasher.stores import Driver, Stored, StoreFull, Unusable
+from hasher.stores import Driver, Location, Stored, StoreFull, Unusable
 from hasher.telemetry.record import Observer, RequestRecord
 
 OURS = CollectorRegistry()
@@ -69,7 +69,7 @@ DAMAGED = Counter(
 BUILD = Gauge(
     "hasher_build_info",
     "What runs; always 1.",
-    ["version", "python", "store"],
+    ["version", "python", "store", "engine"],
     multiprocess_mode="max",
     registry=OURS,
 )
@@ -102,9 +102,10 @@ def exposition() -> Response:
     )
 
 
-def describe(version: str, store: str) -> None:
-    """Say what runs: this `version`, on this kind of `store`."""
-    BUILD.labels(version, platform.python_version(), store).set(1)
+def describe(version: str, location: Location) -> None:
+    """Say what runs: this `version`, on the kind of store at `location`."""
+    kind, engine = location.scheme, location.engine
+    BUILD.labels(version, platform.python_version(), kind, engine).set(1)
 
 
 class Series:

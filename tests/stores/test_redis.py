@@ -21,7 +21,7 @@ from hasher.stores.redis import ClusterLocation, RedisLocation
 from hasher.stores.redis.driver import SMALL
 from hasher.stores.redis.server import Access, TooFewReplicas
 from hasher.stores.redis.shared_call import LATE, SharedCall
-from tests.support.servers import RedisCluster, RedisServer, until
+from tests.support.servers import RedisCluster, RedisServer, certificate, free_ports, until
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
 MESSAGES = [b"", b"foo", b"x" * SMALL, b"x" * (SMALL + 1), b"x" * 10**6]
@@ -229,6 +229,34 @@ def succeeds(call: Callable[[], object]) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def test_connections_that_the_server_has_closed_are_replaced(server: RedisServer) -> None:
+    with opened(server.url) as driver, closing(server.client()) as client:
+        for pair in PAIRS[:20]:
+            assert driver.put(*pair) is NEW
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert driver.get(pair[0]) == pair[1]
+
+
+def test_tls_connections_are_bounded_and_replaced_too(tmp_path: Path) -> None:
+    authority, key = certificate(tmp_path)
+    (port,) = free_ports(1)
+    tls = ("--tls-port", str(port), "--tls-auth-clients", "no")
+    pair = ("--tls-cert-file", str(authority), "--tls-key-file", str(key))
+    with (
+        RedisServer(tmp_path / "redis", *tls, *pair) as server,
+        opened(f"rediss://127.0.0.1:{port}?ca={authority}") as driver,
+    ):
+        assert driver.put(*PAIRS[0]) is NEW
+        server.kill()
+        server.start()
+        assert driver.put(*PAIRS[0]) is NEW
+        os.kill(server.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            driver.get(PAIRS[0][0])
+        assert time.monotonic() - started < 2
 
 
 def test_there_are_no_more_connections_than_threads(server: RedisServer) -> None:

@@ -189,17 +189,25 @@ def test_a_server_without_persistence_is_warned_of(tmp_path: Path) -> None:
         assert "the Redis server keeps nothing on disk" in service.log
 
 
-def test_a_message_altered_in_the_server_is_never_served(
-    service: Service, server: RedisServer
+@pytest.mark.parametrize("damage", ["not foo", None])
+def test_a_message_altered_in_the_server_is_never_served_until_it_is_sent_again(
+    service: Service, server: RedisServer, damage: str | None
 ) -> None:
     name = service.post("foo").json["digest"]
     with closing(server.client()) as client:
-        client.set(f"hasher:{name}", "not foo")
+        client.delete(f"hasher:{name}")
+        if damage is None:
+            client.rpush(f"hasher:{name}", "not foo")
+        else:
+            client.set(f"hasher:{name}", damage)
     for path in (f"/messages/{name}", f"/messages/{name}.txt"):
         answer = service.request("GET", path)
         assert answer.status == 500
         assert b"not foo" not in answer.body
     assert f"the message stored under {name} is damaged" in service.log
+    assert service.post("foo").status == 200
+    assert f"The damaged message {name} was mended" in service.log
+    assert service.get(name).json == {"message": "foo"}
 
 
 @pytest.mark.parametrize("replicas", [0, 1])

@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import re
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +15,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.support.load import Load
@@ -143,6 +146,92 @@ def limit_files(service: Service, size: int) -> None:
     """Let the workers make no file larger than `size`, as a full disk would."""
     for worker in service.workers():
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_the_version_of_sqlite_is_told(service: Service) -> None:
+    engine = f"SQLite {apsw.sqlite_lib_version()}"
+    assert f"messages.db by {engine};" in service.log
+    metrics = service.request("GET", "/metrics").body.decode()
+    (build,) = re.findall("^hasher_build_info{.*", metrics, re.MULTILINE)
+    assert f'engine="{engine}"' in build
+
+
+def replaced(path: Path) -> None:
+    """Put a copy in the place of a file."""
+    copy = path.with_suffix(".copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "database removed": Path.unlink,
+    "database replaced": replaced,
+    "database emptied": lambda path: os.truncate(path, 0),
+    "log removed": lambda path: path.with_name("messages.db-wal").unlink(),
+    "log emptied": lambda path: os.truncate(path.with_name("messages.db-wal"), 0),
+    "folder moved": lambda path: path.parent.rename(path.parent.with_name("moved")),
+}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database in a folder of its own."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "messages.db"
+
+
+@pytest.fixture
+def on_database(tmp_path: Path, database: Path) -> Iterator[Service]:
+    """Two workers on it."""
+    url = f"sqlite:///{database}"
+    with Service(tmp_path / "log", HASHER_STORE=url, WEB_CONCURRENCY="2") as running:
+        until(lambda: len(running.workers()) == 2)
+        yield running
+
+
+def statuses(service: Service) -> set[int]:
+    """How many new messages, more than there are threads, are answered."""
+    return {service.post(f"{number} {time.time_ns()}").status for number in range(40)}
+
+
+def reload(service: Service) -> None:
+    """Reload, and wait until the old workers have ended and two others run."""
+    old = service.workers()
+    service.signal(signal.SIGHUP)
+    until(lambda: all_ended(old) and len(service.workers()) == 2)
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_nothing_is_acknowledged_that_nobody_can_open(
+    on_database: Service, database: Path, lose: Callable[[Path], object]
+) -> None:
+    assert statuses(on_database) == {201}
+    lose(database)
+    assert statuses(on_database) == {503}
+    until(lambda: on_database.request("GET", "/readyz").status == 503)
+    readiness = on_database.request("GET", "/readyz")
+    assert re.search(r"messages\.db(-wal)? was \w+", readiness.json["error"])
+    assert on_database.request("GET", "/healthz").status == 200
+
+
+def test_a_database_that_is_put_back_is_used_again(on_database: Service, database: Path) -> None:
+    stored = on_database.post("stored").json["digest"]
+    moved = database.parent.rename(database.parent.with_name("moved"))
+    reload(on_database)
+    assert statuses(on_database) == {503}
+    assert on_database.get(stored).status == 503
+    moved.rename(database.parent)
+    on_database.assert_recovers()
+    assert on_database.get(stored).json == {"message": "stored"}
+
+
+def test_a_reload_brings_back_what_a_removed_log_had(on_database: Service, database: Path) -> None:
+    stored = [on_database.post(f"stored {number}").json["digest"] for number in range(40)]
+    database.with_name("messages.db-wal").unlink()
+    assert statuses(on_database) == {503}
+    reload(on_database)
+    on_database.assert_recovers()
+    assert {on_database.get(digest).status for digest in stored} == {200}
 
 
 def test_a_writer_that_does_not_come_to_an_end_is_503_in_time(

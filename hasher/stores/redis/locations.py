@@ -37,7 +37,7 @@ class RedisLocation(Location):
             raise ValueError("must name a file with ca")
         access = Access(*credentials(split), int(database), tls, ca)
         replicas = int(query.get("replicas", 0))
-        return cls(url, unquote(split.hostname), port_of(split), access, replicas)
+        return cls(url, host_of(split), port_of(split), access, replicas)
 
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
         return SingleDriver(Server(self.host, self.port, self.access), self.replicas)
@@ -58,12 +58,24 @@ class ClusterLocation(Location):
         hosts = [urlsplit(f"//{host}") for host in split.netloc.rpartition("@")[2].split(",")]
         if split.path.strip("/") or not all(host.hostname for host in hosts):
             raise ValueError("must be redis+cluster://[user:password@]host[:port][,host[:port]...]")
-        addresses = tuple((unquote(host.hostname or ""), port_of(host)) for host in hosts)
+        addresses = tuple((host_of(host), port_of(host)) for host in hosts)
         access = Access(*credentials(urlsplit(f"//{split.netloc.split(',')[0]}")))
         return cls(url, addresses, access, int(query.get("replicas", 0)))
 
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
         return ClusterDriver(self.addresses, self.access, self.replicas)
+
+
+def host_of(url: SplitResult) -> str:
+    """Return the name or the IP address of the server."""
+    host = unquote(url.hostname or "")
+    try:
+        encoded = host.encode("idna")  # as the resolver does
+    except UnicodeError:
+        encoded = b""
+    if not encoded or b"\0" in encoded:
+        raise ValueError("must have a host that is a name or an IP address")
+    return host
 
 
 def port_of(url: SplitResult) -> int:

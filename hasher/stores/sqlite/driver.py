@@ -49,6 +49,8 @@ def extended_result(error: Any) -> int:
 class SQLiteLocation(Location):
     """A file, and how its writes are synced."""
 
+    engine: ClassVar[str] = f"SQLite {apsw.sqlite_lib_version()}"
+
     path: str
     synchronous: str = "full"
 
