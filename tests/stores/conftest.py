@@ -1,5 +1,6 @@
-"""The servers on which drivers are tested."""
+"""The servers and threads on which drivers are tested."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,3 +20,12 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
     """A Redis cluster for all tests that leave it as it was."""
     with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads that are switched as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)

@@ -7,7 +7,7 @@ from binascii import crc_hqx
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -237,6 +237,26 @@ def test_connections_that_the_server_has_closed_are_replaced(server: RedisServer
             assert driver.put(*pair) is NEW
             client.client_kill_filter(_type="normal", skipme=True)
             assert driver.get(pair[0]) == pair[1]
+
+
+@pytest.mark.usefixtures("impatient_threads")
+def test_threads_that_all_lose_their_connections_go_on(server: RedisServer) -> None:
+    stopped = Event()
+    with opened(server.url) as driver, closing(server.client()) as client:
+
+        def work(pair: tuple[str, bytes]) -> None:
+            while not stopped.is_set():
+                with suppress(*driver.errors):  # if the new connection is lost at once, too
+                    driver.put(*pair)
+            assert driver.get(pair[0]) == pair[1]
+
+        with ThreadPoolExecutor(16) as pool:
+            working = [pool.submit(work, pair) for pair in PAIRS[:16]]
+            for _ in range(300):
+                client.client_kill_filter(_type="normal", skipme=True)
+            stopped.set()
+            for future in working:
+                future.result()
 
 
 def test_tls_connections_are_bounded_and_replaced_too(tmp_path: Path) -> None:

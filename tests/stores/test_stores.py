@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,15 +44,6 @@ def store(url: str) -> Iterator[Driver]:
     """Each store in turn, empty."""
     with closing(locate(url).open(Resources(threads=16))) as opened:
         yield opened
-
-
-@pytest.fixture
-def impatient_threads() -> Iterator[None]:
-    """Threads that are switched as often as the interpreter can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 MESSAGES = [b"", b"\0", b"a", "é😀\U0010ffff".encode(), b"\r\n " * 3, bytes(10**6)]

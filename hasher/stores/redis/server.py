@@ -5,6 +5,7 @@ import socket
 import ssl
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
@@ -75,9 +76,10 @@ class Server:
         return replies
 
     def close(self) -> None:
-        """Let go of the connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """Let go of the connections that no thread uses."""
+        with suppress(IndexError):  # until there are none; other threads take them, too
+            while True:
+                self._idle.pop().close()
 
     def _trip(self, commands: Sequence[Command]) -> list[Reply]:
         self._outage.require_over()
