@@ -18,7 +18,6 @@ from leader_worker.lane import Environ, Request
 from leader_worker.poller import poller
 from leader_worker.sockets import LeadersSocket, TLSSocket
 
-BITE = 16  # connections accepted at once: more would take them from workers that are waking up
 CROWD = 512  # connections accepted, and answered first, before others have their turn again
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
@@ -275,15 +274,11 @@ class Connections:
                 self._poller.remove(listener.fileno())
 
     def _accept(self) -> None:
-        """Take new connections, until there is none, but not more than BITE of each listener."""
-        self._crowd -= BITE
-        waiting = [listener for listener in self.listeners if self._accept_bite(listener)]
-        if not waiting:
+        """Take a new connection from each listener. Other workers have time to take some too."""
+        self._crowd -= 1
+        taken = [listener for listener in self.listeners if self._accept_from(listener)]
+        if not taken:
             self._crowd = 0
-
-    def _accept_bite(self, listener: Any) -> bool:
-        """Take as many; return whether there may be more."""
-        return all(self._accept_from(listener) for _ in range(BITE))
 
     def _accept_from(self, listener: Any) -> bool:
         """Take a new connection; return False if there is none, or no room."""

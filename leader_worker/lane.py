@@ -27,6 +27,7 @@ NAME = re.compile(r"[A-Za-z0-9-]+")
 # A field that changes how a message is framed, or what answers it.
 RARE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER", "HTTP2-SETTINGS"})
 FIRST_LINE = re.compile(rb"(?:\r\n)?[A-Z]{3,20} [\x21-\x7e]+ HTTP/1\.[01]\r\n")
+LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,20})")
 # With any of these changed, gunicorn's parser would take or refuse other requests than the lane.
 DEFAULTS = (
     "casefold_http_method",
@@ -163,6 +164,19 @@ def can_wait(data: bytes) -> bool:
     if b"\r\n" in data[2:]:
         return FIRST_LINE.match(data) is not None and data.find(b"\r\n", 2) <= HEAD
     return len(data) <= HEAD
+
+
+def is_whole(data: bytes, end: int) -> bool:
+    """Return whether the request that starts `data` seems to be there to its last byte.
+
+    Its head ends at `end`. Nothing but who waits for whom depends on this.
+    """
+    head = data[:end].lower()
+    if end < 0 or b"\nexpect:" in head:
+        return False
+    if b"\ntransfer-encoding:" in head:
+        return data.endswith(b"\r\n0\r\n\r\n")
+    return all(len(data) - end - 4 >= int(length) for length in LENGTH.findall(head))
 
 
 def base_environ(cfg: Config, listener: Any) -> Environ:

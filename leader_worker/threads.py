@@ -4,6 +4,7 @@ import errno
 import io
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from leader_worker.lane import (
     can_wait,
     client_environ,
     fields_of,
+    is_whole,
 )
 from leader_worker.lead import Lead
 from leader_worker.refusals import refusal_of, whole_response
@@ -46,6 +48,11 @@ class Threads:
         self.keepalive: float = worker.cfg.keepalive
         self.lane = Lane(worker.cfg)
         self.tls = worker.tls_context()
+        self.most_slow = max(1, worker.cfg.threads - 1)
+        self.slow: set[object] = set()
+        """One for each thread that may wait for the rest of a request."""
+        self.postponed: deque[tuple[float, Connection]] = deque()
+        """Connections that would need one more, and since when."""
         connections.listen(self.welcome, self.note_stall)
 
     def welcome(self, listener: Any) -> Callable[[socket.socket, Any], Connection]:
@@ -139,18 +146,15 @@ class Threads:
     def read(self, conn: Connection, data: bytes) -> None:
         """Answer the request that starts `data`, or wait for the rest of it."""
         end = data.find(b"\r\n\r\n")
-        if self.lane.closed:
-            self.answer_by_gunicorn(conn, data)
+        if self.lane.closed or (end < 0 and not can_wait(data)):
+            self.leave_to_gunicorn(conn, data)
         elif end < 0:
             conn.parts = [data]
-            if can_wait(data):
-                self.wait_for_more(conn, len(data))
-            else:
-                self.answer_by_gunicorn(conn, conn.joined())
+            self.wait_for_more(conn, len(data))
         else:
             request = self.lane.read(data, end, conn.environ)
             if request is None:
-                self.answer_by_gunicorn(conn, data)
+                self.leave_to_gunicorn(conn, data)
             elif request.end > len(data):
                 conn.parts, conn.request = [data], request
                 conn.missing = request.end - len(data)
@@ -163,7 +167,7 @@ class Threads:
         if self.connections.hold(conn, size):
             self.connections.keep(conn, STALL)
         else:
-            self.answer_by_gunicorn(conn, conn.joined())
+            self.leave_to_gunicorn(conn, conn.joined())
 
     def answer(self, conn: Connection, request: Request, data: bytes) -> None:
         """Answer a request that the lane has read, which starts `data`."""
@@ -175,8 +179,44 @@ class Threads:
         self.respond(conn, environ)
         self.after(conn)
 
+    def leave_to_gunicorn(self, conn: Connection, data: bytes) -> None:
+        """Answer the request that starts `data`, for the rest of which a thread may have to wait.
+
+        One thread is left for requests that are whole: the others wait for a thread themselves.
+        """
+        if is_whole(data, data.find(b"\r\n\r\n")):
+            self.answer_by_gunicorn(conn, data)
+        elif len(self.slow) >= self.most_slow:
+            self.connections.release(conn)
+            self.connections.unpoll(conn)
+            conn.unread = data
+            self.postponed.append((monotonic(), conn))
+        else:
+            place = object()
+            self.slow.add(place)
+            try:
+                self.answer_by_gunicorn(conn, data)
+            finally:
+                self.slow.discard(place)
+                self.resume()
+
+    def resume(self) -> None:
+        """Go on with the connection that was postponed first."""
+        with suppress(IndexError):
+            _, conn = self.postponed.popleft()
+            self.take_turns(conn)
+
+    def are_starved(self) -> bool:
+        """Return whether somebody has waited for a thread for too long."""
+        try:
+            since, _ = self.postponed[0]
+        except IndexError:
+            return self.lead.free_for() > STALL
+        return monotonic() - since > STALL
+
     def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
         """Answer the request that starts `data`, as gunicorn's parser reads it."""
+        self.connections.release(conn)
         conn.response = None
         conn.count += 1
         unreader = SocketUnreader(conn.sock)

@@ -7,6 +7,7 @@ waits for signals; what the other threads do is in threads.py.
 import gc
 import os
 import select
+import signal
 import socket
 import ssl
 from contextlib import suppress
@@ -27,14 +28,45 @@ GARBAGE = 50_000  # objects that are made before cycles among them are looked fo
 IGNORED = ("max_requests", "pre_request", "post_request")  # settings
 
 
+class Fork:
+    """Holds back the signals that stop a worker from its fork until it has handlers of its own.
+
+    Until then it has the master's, and would take for one of its own what is sent to the worker.
+    """
+
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    expected = False
+
+    @classmethod
+    def before(cls) -> None:
+        """Hold them back, if it is a worker that is forked."""
+        if cls.expected:
+            signal.pthread_sigmask(signal.SIG_BLOCK, cls.signals)
+
+    @classmethod
+    def after(cls) -> None:
+        """Let them come, in the master at once, in the worker when it is ready for them."""
+        if cls.expected:
+            cls.expected = False
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, cls.signals)
+
+
+os.register_at_fork(before=Fork.before, after_in_parent=Fork.after)
+
+
 class Worker(BaseWorker):
     """A threaded worker on which no client delays another.
 
     Subclass it to give its refusals a shape of your own: see `refusal` and `request_id`.
     """
 
-    lead: Lead
     connections: Connections
+    lead: Lead
+    threads: Threads
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        Fork.expected = True
 
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:
@@ -65,6 +97,11 @@ class Worker(BaseWorker):
         self.lead = Lead(self.connections.leave_poller)
         super().init_process()
 
+    def init_signals(self) -> None:
+        """Take signals from here on."""
+        super().init_signals()
+        Fork.after()
+
     def load_wsgi(self) -> None:
         """Load the application, and leave out of garbage collection what is there by now."""
         super().load_wsgi()
@@ -81,7 +118,7 @@ class Worker(BaseWorker):
 
     def run(self) -> None:
         """Let the threads answer until the worker is to stop, and then end what is in hand."""
-        threads = Threads(self, self.connections, self.lead)
+        self.threads = threads = Threads(self, self.connections, self.lead)
         for number in range(self.cfg.threads):
             Thread(target=threads.serve, name=f"requests-{number}", daemon=True).start()
         while self.alive and self.has_parent():
@@ -106,20 +143,20 @@ class Worker(BaseWorker):
     def look_after(self, seconds: float) -> None:
         """Tell the master that this worker lives, then wait for a signal."""
         self.notify()
-        if self.lead.free_for() > STALL:
+        if self.threads.are_starved():
             self.cut_slow_clients()
         if select.select([self.PIPE[0]], [], [], seconds)[0]:
             os.read(self.PIPE[0], 4096)
 
     def cut_slow_clients(self) -> None:
-        """Cut those who have held a thread for long, since nobody is left to answer others.
+        """Cut those who have held a thread for long, since others wait for one.
 
         A client that sends or takes a byte now and then would otherwise keep its thread for ever.
         """
         since = monotonic() - STALL
         slow = [conn.sock for conn in list(self.connections.all) if conn.sock.has_waited(since)]
         if slow:
-            self.log.warning("Cut %d slow clients, which held every thread.", len(slow))
+            self.log.warning("Cut %d slow clients: others waited for their threads.", len(slow))
         for connection in slow:
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)

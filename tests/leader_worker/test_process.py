@@ -1,0 +1,178 @@
+"""How a worker starts and stops: no request is lost, and none holds up the end."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.leader_worker.server import HELLO, Client, Server
+from tests.leader_worker.test_answers import request
+from tests.support.servers import until
+from tests.support.service import is_running
+
+
+class Load:
+    """Clients that say hello again and again: on one connection, or on a new one each time."""
+
+    def __init__(self, server: Server, *, new: bool, clients: int = 4) -> None:
+        self.server, self.new = server, new
+        self.outcomes: Counter[str] = Counter()
+        self.ended = threading.Event()
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self) -> None:
+        address = self.server.address
+        client: Client | None = None
+        while not self.ended.is_set():
+            try:
+                client = client or Client(address)
+                client.socket.sendall(HELLO)
+                answer = client.receive()
+                outcome = str(answer.status)
+                if self.new or answer.headers["Connection"] == "close":
+                    client.close()
+                    client = None
+            except (OSError, AssertionError) as error:
+                outcome, client = repr(error), None
+            with self.lock:
+                self.outcomes[outcome] += 1
+        if client:
+            client.close()
+
+    @property
+    def sent(self) -> int:
+        return sum(self.outcomes.values())
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new connections", "kept-alive"])
+def test_reloads_under_load_fail_nothing(tmp_path: Path, *, new: bool) -> None:
+    with Server(tmp_path, "--threads", "4", "-w", "2") as server:
+        with Load(server, new=new) as load:
+            for number in range(1, 9):
+                server.signal(signal.SIGHUP)
+                until(lambda: len(server.workers()) >= 2 + 2 * number)  # noqa: B023
+                sent = load.sent
+                until(lambda: load.sent > sent + 20)  # noqa: B023
+        assert load.outcomes.keys() == {"200"}
+
+
+def test_a_stop_answers_what_is_in_hand_and_what_is_on_its_way(tmp_path: Path) -> None:
+    with (
+        Server(tmp_path, "--threads", "3") as server,
+        server.connect() as busy,
+        server.connect() as half,
+        server.connect() as kept,
+    ):
+        kept.send(HELLO)
+        assert kept.content() == b"hello"
+        busy.send(request("/wait?1"))
+        sent = request("/echo", body=b"foo", method="POST")
+        half.send(sent[:-1])
+        assert server.is_well()
+        server.signal(signal.SIGTERM)
+        until(lambda: "Handling signal: term" in server.log)
+        half.send(sent[-1:])
+        kept.send(HELLO)
+        for client, content in ((busy, b"waited"), (half, b"foo"), (kept, b"hello")):
+            answer = client.receive()
+            assert answer.content == content
+            assert client.is_closed()
+        assert server.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET", HELLO, request("/echo", "Content-Length: 3")], ids=repr
+)
+def test_no_client_holds_up_a_stop(tmp_path: Path, sent: bytes) -> None:
+    options = ("--threads", "2", "--graceful-timeout", "7")
+    with Server(tmp_path, *options) as server, server.connect() as client:
+        client.send(sent)
+        assert server.is_well()
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(9.5) == 0
+
+
+def test_a_stop_ends_though_every_thread_is_held(tmp_path: Path) -> None:
+    options = ("--threads", "2", "--graceful-timeout", "1")
+    with (
+        Server(tmp_path, *options) as server,
+        server.connect() as first,
+        server.connect() as second,
+    ):
+        for client in (first, second):
+            client.send(request("/wait?60"))
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+
+
+def test_those_who_have_connected_before_a_stop_are_answered(tmp_path: Path) -> None:
+    with Server(tmp_path, "--threads", "1") as server, server.connect() as busy:
+        assert server.is_well()
+        busy.send(b"GET /wait?1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.2)  # by then the only thread waits in the application
+        queued = [server.connect() for _ in range(20)]
+        for client in queued:
+            client.send(HELLO)
+        server.signal(signal.SIGTERM)
+        assert busy.content() == b"waited"
+        assert [client.content() for client in queued] == [b"hello"] * 20
+        for client in queued:
+            client.close()
+        assert server.process.wait(10) == 0
+
+
+def test_a_worker_that_is_told_to_stop_as_it_starts_does(tmp_path: Path) -> None:
+    """At every moment from its fork on: each worker is told as soon as it can be found."""
+    with Server(tmp_path, "--threads", "2", "--graceful-timeout", "30") as server:
+        assert server.is_well()
+        told = set(server.workers())
+
+        def untold() -> set[int]:
+            return children(server.process.pid) - told
+
+        for _ in range(15):
+            server.signal(signal.SIGHUP)
+            new = until(untold).pop()
+            told.add(new)
+            with suppress(ProcessLookupError):
+                os.kill(new, signal.SIGTERM)
+            until(partial(has_ended, new), within=10)
+            until(server.is_well)
+            told.update(server.workers())
+
+
+def children(pid: int) -> set[int]:
+    """Return the process ids of a process's children."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether the process does not run any more."""
+    return not is_running(pid)
+
+
+def test_a_worker_whose_master_is_killed_ends(tmp_path: Path) -> None:
+    with Server(tmp_path, "--threads", "2") as server:
+        assert server.is_well()
+        (worker,) = server.workers()
+        server.process.kill()
+        server.process.wait()
+        until(partial(has_ended, worker))
