@@ -1,13 +1,12 @@
 """What a bare application's answers look like, by the fast lane and by gunicorn's parser."""
 
 import re
-import ssl
 from pathlib import Path
 
 import pytest
 
-from tests.leader_worker.server import HELLO, Client, Server
-from tests.support.servers import certificate, until
+from tests.leader_worker.server import HELLO, Server
+from tests.support.servers import until
 
 # The same request as the lane takes it, and as only gunicorn's parser does.
 LANES = {"lane": "", "gunicorn": "X-Twice: a\r\nX-Twice: b\r\n"}
@@ -283,26 +282,6 @@ def test_a_unix_socket_is_served(tmp_path: Path) -> None:
             said = answer.json
             assert (said["SERVER_NAME"], said["SERVER_PORT"]) == ("b", "81")
             assert said["REMOTE_ADDR"] == ""
-
-
-def test_tls_is_served_by_both_ways(tmp_path: Path) -> None:
-    made, key = certificate(tmp_path)
-    context = ssl.create_default_context(cafile=made)
-    options = ("--certfile", str(made), "--keyfile", str(key))
-    with (
-        Server(tmp_path / "server", *options) as server,
-        Client(server.address, context) as client,
-    ):
-        for fields in LANES.values():
-            names = fields.split("\r\n")[:-1]
-            client.send(request("/environment", *names) * 2)
-            for _ in range(2):
-                assert client.receive().json["wsgi.url_scheme"] == "https"
-        body = b"y" * 500_000
-        client.send(request("/echo", body=body, method="POST"))
-        assert client.content() == body
-        client.send(request("/large?3000000"))
-        assert client.content() == b"x" * 3_000_000
 
 
 @pytest.mark.parametrize(

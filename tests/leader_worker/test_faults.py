@@ -2,7 +2,6 @@
 
 import select
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,7 +11,7 @@ import pytest
 
 from tests.leader_worker.server import HELLO, Client, Server
 from tests.leader_worker.test_answers import request
-from tests.support.servers import certificate, until
+from tests.support.servers import until
 
 MANY = 20  # more than there are threads
 HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
@@ -207,28 +206,6 @@ def test_unfinished_requests_beyond_the_room_for_them_are_read_by_threads(tmp_pa
         for client in slow:
             client.send(b"y")
         assert {client.content()[-1:] for client in slow} == {b"y"}
-
-
-def test_stalled_handshakes_delay_nobody_and_are_cut(tmp_path: Path) -> None:
-    made, key = certificate(tmp_path)
-    context = ssl.create_default_context(cafile=made)
-    options = ("--threads", "2", "--certfile", str(made), "--keyfile", str(key))
-
-    def is_well(server: Server) -> bool:
-        with Client(server.address, context) as client:
-            client.send(HELLO)
-            return client.content() == b"hello"
-
-    with Server(tmp_path / "server", *options) as server:
-        with (
-            clients(server, MANY, b"\x16\x03\x01\x02\x00\x01") as stalled,
-            clients(server, 5, HELLO),
-        ):
-            for _ in range(10):
-                assert is_well(server)
-            assert all(client.is_closed() for client in stalled)
-        assert is_well(server)
-        assert "Traceback" not in server.log
 
 
 def test_a_crowd_that_asks_again_and_again_is_let_in_at_once(tmp_path: Path) -> None:
