@@ -153,7 +153,7 @@ async function ask(path, request = {}) {
 /** The sentence in an error of the service's, or one for what a proxy said in its place. */
 function sentence(status, body) {
   return field(body, "error")
-    ?? `The service could not do it: what stands before it answered with status ${status}.`;
+    ?? `A proxy in front of the service answered with status ${status}.`;
 }
 
 /** A text in the JSON object `body`; null where it is not there, or `body` is something else. */
@@ -244,7 +244,7 @@ async function weigh() {
 function faultOf(text, size) {
   if (size > LIMIT) return tooLong("The text", size);
   if (!/\p{Surrogate}/u.test(text)) return "";
-  return "The text has half a character (a lone surrogate), which has no UTF-8 form: take it out.";
+  return "The text has half a character (a lone surrogate), which UTF-8 cannot encode. Remove it.";
 }
 
 /** Take a file for the message, unless it cannot be one. */
@@ -298,7 +298,7 @@ async function store() {
   part("token-form").hidden = true;
   part("link").value = `${HERE}#${await digest}`;
   part("stored").hidden = false;
-  say("write-said", "Stored. Whoever has the link can read the message.", "good");
+  say("write-said", "Stored. Anyone who has the link can read the message.", "good");
   remember(await digest, bytes);
 }
 
@@ -313,7 +313,7 @@ async function post(bytes, digest) {
 
 function askForToken() {
   const refused = "The service did not accept this token.";
-  say("write-said", token ? refused : "This service stores only what comes with a token.", "bad");
+  say("write-said", token ? refused : "To store here, you need a token.", "bad");
   part("token-form").hidden = false;
   part("token").select();
 }
@@ -340,7 +340,7 @@ let text = ""; // the message on the screen
 function find() {
   const given = part("wanted").value.replace(/\s/g, "").toLowerCase();
   const digest = /(?:^|[^0-9a-f])([0-9a-f]{64})(?![0-9a-f])/.exec(given)?.[1];
-  if (!digest) return refuse("That is no digest: one has 64 characters, 0 to 9 and a to f.");
+  if (!digest) return refuse("This is not a digest. A digest has 64 characters, 0 to 9 and a to f.");
   if (location.hash === `#${digest}`) return read(digest);
   location.hash = digest; // and the page opens it
 }
@@ -378,7 +378,7 @@ async function verified(digest) {
   }
   const came = await sha256(bytes);
   if (came === digest) return bytes;
-  throw new Fault(`Not verified: what came back is another message, with the SHA-256 ${came}. It is not shown.`);
+  throw new Fault(`Not verified, and not shown: the service returned another message, with the SHA-256 ${came}.`);
 }
 
 function showMessage(digest, bytes) {

@@ -148,5 +148,5 @@ def test_a_screen_reader_hears_what_happens(visit: Visit, url: str) -> None:
     expect(page.get_by_role("status").filter(has_text="Stored.")).to_be_visible()
     page.get_by_label("Paste its digest").fill("x")
     page.get_by_label("Paste its digest").press("Enter")
-    expect(page.get_by_role("status").filter(has_text="That is no digest")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="This is not a digest")).to_be_visible()
     assert page.locator("[aria-live] #digest, [role=status] #digest").count() == 0

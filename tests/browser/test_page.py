@@ -152,7 +152,7 @@ def test_a_message_is_read_by_its_digest_or_any_link(
         expect_message(page, "foo")
         expect(page).to_have_url(f"{url}#{FOO}")
         read(page, "")
-        expect_refusal(page, "no digest")
+        expect_refusal(page, "not a digest")
 
 
 def test_what_is_no_digest_is_refused_in_words(service: Service, visit: Visit, url: str) -> None:
@@ -162,7 +162,7 @@ def test_what_is_no_digest_is_refused_in_words(service: Service, visit: Visit, u
         read(page, FOO)
         expect_message(page, "foo")
         read(page, wanted)
-        expect_refusal(page, "That is no digest: one has 64 characters")
+        expect_refusal(page, "This is not a digest. A digest has 64 characters")
 
 
 def test_a_digest_that_is_not_stored_is_said_so(visit: Visit, url: str) -> None:
@@ -189,7 +189,7 @@ def test_a_corrupted_message_is_called_out_and_not_shown(
     page = visit(url)
     page.route("**/messages/**", lambda route: route.fulfill(body="fob"))
     read(page, FOO)
-    expect_refusal(page, "Not verified: what came back is another message")
+    expect_refusal(page, "Not verified, and not shown: the service returned another message")
     expect(page.locator("#read-said")).to_contain_text(sha256(b"fob").hexdigest())
     assert "fob" not in page.inner_text("main")
     page.unroute("**/messages/**")
@@ -304,7 +304,7 @@ def test_a_service_that_is_gone_loses_nothing(tmp_path: Path, visit: Visit) -> N
 
 @pytest.fixture
 def guarded(tmp_path: Path, visit: Visit) -> Iterator[Page]:
-    """The page of a service that stores only what comes with a token."""
+    """The page of a service that needs a token to store."""
     with Service(tmp_path / "log", HASHER_WRITE_TOKENS="right,later") as service:
         yield visit(f"http://127.0.0.1:{service.port}/")
 
@@ -314,7 +314,7 @@ def test_a_token_is_asked_for_and_kept_for_this_tab_only(guarded: Page) -> None:
     expect(field).to_be_hidden()
     type_text(guarded, "guarded")
     guarded.get_by_role("button", name="Store the message").click()
-    expect(said).to_have_text("This service stores only what comes with a token.")
+    expect(said).to_have_text("To store here, you need a token.")
     expect(field).to_be_focused()
     for wrong, sentence in (("wrong", "did not accept"), ("ö", "neither spaces nor accents")):
         field.fill(wrong)
