@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -395,10 +396,10 @@ def test_a_shared_call_is_made_once_for_all_who_wait() -> None:
 
     shared = SharedCall(call, "late")
     with ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(shared.result, 5) for _ in range(8)]
-        until(lambda: calls)
+        begun = list(pool.map(lambda _: shared.begin(), range(8)))
+        assert len(set(begun)) == 1
         go_on.set()
-        assert {future.result() for future in waiting} == {42}
+        assert begun[0][0].result(5) == 42
     assert len(calls) == 1
     assert shared.result(5) == 42  # which asks anew
     assert len(calls) == 2
@@ -408,17 +409,17 @@ def test_who_comes_later_to_a_shared_call_does_not_wait_as_long_again() -> None:
     go_on = Event()
     shared = SharedCall(go_on.wait, "It is late.")
     with pytest.raises(TimeoutError, match="It is late"):
-        shared.result(0.1)
+        shared.result(LATE / 2)
     started = time.monotonic()
     with pytest.raises(TimeoutError, match="It is late"):
-        shared.result(0.1)
-    assert time.monotonic() - started < 0.1
+        shared.result(LATE / 2)
+    assert time.monotonic() - started < LATE / 2
     go_on.set()
 
 
 def test_a_shared_call_that_hangs_is_made_once_more_after_a_while() -> None:
     hang = Event()
-    calls = iter([hang.wait, lambda: True])
+    calls = chain([hang.wait], repeat(lambda: True))
 
     def call() -> bool:
         return next(calls)()
