@@ -6,11 +6,12 @@ from flask import Flask
 
 from hasher import telemetry
 from hasher.allocator import give_back_large_blocks
-from hasher.cli import store_cli
+from hasher.cli import is_looked_up, store_cli
 from hasher.messages import messages
 from hasher.page import page
 from hasher.settings import InvalidSetting, Settings
 from hasher.stores import Driver, Unusable
+from hasher.stores.memory import MemoryLocation
 from hasher.stores.messages import Messages
 from hasher.telemetry.record import Recorded, before_wait
 from hasher.web import errors
@@ -33,6 +34,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
     give_back_large_blocks()
 
     app = Application(__name__)
+    app.config["STORE"] = settings.store
     app.config["MAX_MESSAGE_BYTES"] = settings.max_message_bytes
     app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
     app.config["MAX_BULK_MESSAGES"] = settings.max_bulk_messages
@@ -53,7 +55,8 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
 
 def opened(settings: Settings) -> Driver:
     """Return the driver that `settings` name. InvalidSetting if it can be seen not to work."""
+    location = MemoryLocation() if is_looked_up() else settings.store
     try:
-        return settings.store.open(settings.resources)
+        return location.open(settings.resources)
     except Unusable as error:
         raise InvalidSetting(f"HASHER_STORE cannot be used: {error}.") from None

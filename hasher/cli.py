@@ -1,63 +1,66 @@
 """`flask store ...`: what an operator does to a store, whether a service is using it or not."""
 
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from itertools import chain
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import repeat
+from time import monotonic
 
 import click
 import msgspec
-from flask.cli import AppGroup
+from flask import current_app
+from flask.cli import AppGroup, FlaskGroup
 
-from hasher.messages import store as store_of_app
-from hasher.progress import Progress
-from hasher.stores import DamagedMessage, StoreFull, Unusable, locate
-from hasher.stores.messages import Messages, digest_of
+from hasher.stores import DamagedMessage, Location, StoreFull, Unusable, locate
+from hasher.stores.messages import Messages, batches, digest_of
 from hasher.web.application import DigestConverter
 from hasher.web.bodies import Post, from_json
 from hasher.web.bulk import NEWLINE
 
-BATCH_MESSAGES, BATCH_BYTES = 5000, 4 * 1024 * 1024  # put in one step; whichever comes first
-
-Pair = tuple[str, bytes]
+Advance = Callable[[int], None]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
 
 
-def configured() -> Messages:
-    """The store of HASHER_STORE, which must be one that this command shares with a service."""
-    store = store_of_app()
-    if not store.driver.shared:
-        raise click.ClickException("memory:// lives in one process: set HASHER_STORE.")
-    return store
+def is_looked_up() -> bool:
+    """Return whether `flask` loads the application for its commands, and not to serve it.
+
+    A command opens the stores that it needs itself: a misspelt URL must not create one.
+    """
+    context = click.get_current_context(silent=True)
+    return context is not None and isinstance(context.command, FlaskGroup)
 
 
 @store_cli.command()
 def stats() -> None:
     """Say how many messages there are, and how large."""
-    count = total = largest = 0
-    with reported(configured()), Progress("counted", configured().count()) as progress:
-        for _, message in configured().items():  # noqa: PERF102 - a store has no values()
-            size = len(message or b"")
-            count, total, largest = count + 1, total + size, max(largest, size)
-            progress.advance(1)
-        remark = configured().check()
-    click.echo(f"messages: {count}\nbytes: {total}\nlargest: {largest}")
+    count = size = largest = 0
+    with configured() as store, progress("counted", total(store)) as advance:
+        for _, message in store.items():  # noqa: PERF102 - a store has no values()
+            length = len(message or b"")
+            count, size, largest = count + 1, size + length, max(largest, length)
+            advance(1)
+        remark = store.check()
+    say(f"messages: {count}\nbytes: {size}\nlargest: {largest}")
     if remark:
-        click.echo(f"note: {remark}")
+        say(f"note: {remark}")
 
 
 @store_cli.command()
 def verify() -> None:
     """Hash every message again and list the damaged ones; exit status 1 if there are any."""
-    with reported(configured()), Progress("verified", configured().count()) as progress:
-        damage = Damage()
-        for name, message in damage.left_out_of(configured().items()):
-            if configured().driver.get(name) != message:
-                damage.found(name)
-            progress.advance(1)
-    damage.fail()
+    damage = Damage()
+    with (
+        damage.counted(),
+        configured() as store,
+        configured() as finder,  # since one that is being walked cannot be checked
+        progress("verified", total(store)) as advance,
+    ):
+        for digest, message in store.items():
+            if not is_sound(digest, message, finder):
+                damage.found(digest)
+            advance(1)
 
 
 @store_cli.command()
@@ -66,29 +69,26 @@ def verify() -> None:
 def copy(source: str, target: str) -> None:
     """Copy every message from one store to another, each verified on its way.
 
-    SOURCE and TARGET are URLs, as in HASHER_STORE. What the target has already is left as it is,
-    so a copy that was interrupted is finished by the same command.
+    SOURCE and TARGET are URLs, as in HASHER_STORE. Messages that the target has already stay, and
+    damaged ones are mended, so the same command finishes a copy that was interrupted.
     """
-    with opened(source) as old, opened(target) as new, reported(old, new):
-        damage = Damage()
+    damage = Damage()
+    places = located(source), located(target)
+    with damage.counted(), opened(places[0]) as old, opened(places[1], create=True) as new:
         new.check()
-        with Progress("copied", old.count()) as progress:
-            added = put_all(damage.left_out_of(old.items()), new, progress)
-    click.echo(f"{added} messages were new to the target.")
-    damage.fail()
+        with progress("copied", total(old)) as advance:
+            added = put_all(damage.left_out_of(old), new, advance)
+        say(f"{added} messages were new to the target.")
 
 
 @store_cli.command("export")
 def export_messages() -> None:
     """Write every message to standard output, verified, one JSON object a line."""
-    out = sys.stdout.buffer
-    with reported(configured()), Progress("exported", configured().count()) as progress:
-        damage = Damage(err=True)
-        for _, message in damage.left_out_of(configured().items()):
-            out.write(msgspec.json.encode(Post(message.decode())) + NEWLINE)
-            progress.advance(1)
-        out.flush()
-    damage.fail()
+    damage = Damage(err=True)
+    with damage.counted(), configured() as store, progress("exported", total(store)) as advance:
+        for batch in batches(damage.left_out_of(store)):
+            write(*[msgspec.json.encode(Post(message.decode())) + NEWLINE for message in batch])
+            advance(len(batch))
 
 
 @store_cli.command("import")
@@ -97,133 +97,216 @@ def import_messages() -> None:
 
     A bad line ends it with its number; the lines before it are stored. Importing again is safe.
     """
-    lines = sys.stdin.buffer
-    with reported(configured()), Progress("imported") as progress:
-        configured().check()
-        added = put_all(parsed(lines), configured(), progress)
-    click.echo(f"{added} messages were new.")
+    with configured(create=True) as store, progress("imported") as advance:
+        store.check()
+        added = put_all(parsed(lines_of_input()), store, advance)
+    say(f"{added} messages were new.")
 
 
 @store_cli.command()
-@click.argument("name", metavar="DIGEST")
-def get(name: str) -> None:
+@click.argument("digest")
+def get(digest: str) -> None:
     """Write one message to standard output, as it is."""
-    if not re.fullmatch(DigestConverter.regex, name):
+    if not re.fullmatch(DigestConverter.regex, digest):
         raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
     try:
-        with reported(configured()):
-            message = configured().get(name)
+        with configured() as store:
+            message = store.get(digest)
     except DamagedMessage:
-        raise click.ClickException(f"The message stored under {name} is damaged.") from None
+        raise click.ClickException(f"The message stored under {digest} is damaged.") from None
     if message is None:
         raise click.ClickException("Message not found.")
-    sys.stdout.buffer.write(message)
+    write(message)
 
 
 @store_cli.command()
 def put() -> None:
     """Store standard input as one message, as it is, and say its digest."""
-    message = sys.stdin.buffer.read()
+    message = b"".join(lines_of_input())
     try:
         message.decode()
     except UnicodeDecodeError as error:
         raise click.ClickException(f"It is not UTF-8 (at byte {error.start}).") from None
-    with reported(configured()):
-        configured().check()
-        digest, _ = configured().put(message)
-    click.echo(digest)
+    with configured(create=True) as store:
+        store.check()
+        digest, _ = store.put(message)
+    say(digest)
 
 
 class Damage:
-    """The damaged messages that were come across."""
+    """The messages that were found to be damaged, or could not be read."""
 
     def __init__(self, *, err: bool = False) -> None:
-        self.count = 0
-        self._err = err  # where standard output is for something else
+        self._count = 0
+        self._err = err  # if standard output is for something else
 
-    def left_out_of(self, pairs: Iterable[tuple[str, bytes | None]]) -> Iterator[Pair]:
-        """The pairs whose message is what its digest says; the others are listed."""
-        for name, message in pairs:
-            if message is not None and digest_of(message) == name:
-                yield name, message
+    def left_out_of(self, store: Messages) -> Iterator[bytes]:
+        """Yield the messages of `store` that their digest proves; list the others."""
+        for digest, message in store.items():
+            if message is not None and digest_of(message) == digest:
+                yield message
             else:
-                self.found(name)
+                self.found(digest)
 
-    def found(self, name: str) -> None:
+    def found(self, digest: str) -> None:
         """Count and list one."""
-        self.count += 1
-        click.echo(f"damaged: {name}", err=self._err)
+        self._count += 1
+        line = f"damaged: {digest}"
+        if self._err:
+            click.echo(line, err=True)
+        else:
+            say(line)
 
-    def fail(self) -> None:
-        """End with exit status 1 if there were any."""
-        if self.count:
-            raise click.ClickException(f"{self.count} damaged messages were found.")
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """End the command with exit status 1 if any are found."""
+        yield
+        if self._count:
+            raise click.ClickException(f"{self._count} damaged messages were found.")
 
 
-def put_all(pairs: Iterable[Pair], target: Messages, progress: Progress) -> int:
-    """Put pairs in batches, so that memory stays flat and each trip pays; how many were new.
-
-    Whatever ends the pairs, those that came before it are put.
-    """
-    added = size = 0
-    batch: dict[str, bytes] = {}  # each message once
+def total(store: Messages) -> int | None:
+    """Return how many messages there are; None if the store cannot count what it can still read."""
     try:
-        for name, message in pairs:
-            batch[name] = message
-            size += len(message)
-            if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
-                added += put_batch(batch, target, progress)
-                size = 0
-    finally:
-        added += put_batch(batch, target, progress)
+        return store.count()
+    except store.driver.errors:
+        return None
+
+
+def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
+    """Return whether `message` has this digest, and the store finds it there."""
+    if message is None or digest_of(message) != digest:
+        return False
+    try:
+        return store.get(digest) == message
+    except DamagedMessage:
+        return False
+    except store.driver.errors:
+        store.check()  # which raises if the store is the cause, and not this message
+        return False
+
+
+def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> int:
+    """Put messages, those before an exception too; return how many were new."""
+    added = 0
+    for batch in batches(messages):
+        _, new = target.put_many(batch)
+        added += new
+        advance(len(batch))
     return added
 
 
-def put_batch(batch: dict[str, bytes], target: Messages, progress: Progress) -> int:
-    """Put a batch and empty it; how many of it were new."""
-    messages = list(batch.values())
-    batch.clear()
-    _, added = target.put_many(messages)
-    progress.advance(len(messages))
-    return added
-
-
-def parsed(lines: BinaryIO) -> Iterator[Pair]:
-    """The messages of an export; ClickException names a line that has none."""
+def parsed(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the messages of an export; ClickException names a line that has none."""
     for number, line in enumerate(lines, 1):
-        try:
-            message = from_json(line)
-        except ValueError as error:
-            raise click.ClickException(f"line {number}: {error}") from None
-        yield digest_of(message), message
+        if line.strip():
+            try:
+                yield from_json(line)
+            except ValueError as error:
+                raise click.ClickException(f"line {number}: {error}") from None
+
+
+def lines_of_input() -> Iterator[bytes]:
+    """Yield the lines of standard input. ClickException if it cannot be read."""
+    try:
+        yield from sys.stdin.buffer
+    except OSError as error:
+        raise click.ClickException(f"Standard input failed: {error.strerror}.") from None
+
+
+def say(line: str) -> None:
+    """Write a line to standard output."""
+    write(line.encode() + NEWLINE)
+
+
+def write(*parts: bytes) -> None:
+    """Write to standard output at once. End the command with exit status 1 if that fails."""
+    try:
+        sys.stdout.buffer.writelines(parts)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        drop_output()
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            raise SystemExit(1) from None
+        raise click.ClickException(f"Standard output failed: {error.strerror}.") from None
+
+
+def drop_output() -> None:
+    """Let what is left of standard output go nowhere: Python would try to write it at the end."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no file
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Messages]:
-    """The store at `url`, for one command."""
+def progress(done: str, total: int | None = None) -> Iterator[Advance]:
+    """Say on standard error how far it is: in a bar on a terminal, and in a line at the end.
+
+    `total` is None if nobody knows how much there is to do.
+    """
+    count, started = 0, monotonic()
+    with click.progressbar(
+        repeat(None),
+        length=total,
+        label=done,
+        file=sys.stderr,
+        show_pos=True,
+        hidden=not sys.stderr.isatty(),
+        update_min_steps=max(1, (total or 0) // 1000),
+    ) as bar:
+
+        def advance(more: int) -> None:
+            nonlocal count
+            count += more
+            bar.update(more)
+
+        try:
+            yield advance
+        finally:
+            of = "" if total is None else f" of {total:,}"
+            rate = count / max(monotonic() - started, 0.001)
+            click.echo(f"{done} {count:,}{of}: {rate:,.0f}/s", err=True)
+
+
+def configured(*, create: bool = False) -> AbstractContextManager[Messages]:
+    """Open the store of HASHER_STORE, for one command."""
+    return opened(current_app.config["STORE"], create=create)
+
+
+def located(url: str) -> Location:
+    """Return where `url` says that messages are. ClickException says what is allowed instead."""
     try:
-        driver = locate(url).open()
-    except (ValueError, Unusable) as error:
+        return locate(url)
+    except ValueError as error:
         raise click.ClickException(f"The store's URL {error}.") from None
-    with closing(Messages(driver)) as store:
-        if not driver.shared:
-            raise click.ClickException("memory:// lives in one process: name another store.")
+
+
+@contextmanager
+def opened(location: Location, *, create: bool = False) -> Iterator[Messages]:
+    """Open a store, for one command. What is wrong with it ends the command in a sentence.
+
+    `create` says whether the store may be made if there is none.
+    """
+    if not location.shared:
+        raise click.ClickException(
+            "memory:// lives in one process: set HASHER_STORE, or name another store."
+        )
+    try:
+        driver = location.open(create=create)
+    except Unusable as error:
+        raise click.ClickException(f"The store cannot be used: {error}.") from None
+    with Messages(driver) as store, reported(driver.errors):
         yield store
 
 
 @contextmanager
-def reported(*stores: Messages) -> Iterator[None]:
-    """What goes wrong with `stores`, in a sentence in place of a traceback."""
-    errors: tuple[type[Exception], ...] = (
-        Unusable,
-        *chain.from_iterable(store.driver.errors for store in stores),
-    )
+def reported(errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what goes wrong with a store, `errors` and others, into a sentence."""
     try:
         yield
-    except BrokenPipeError:
-        raise  # the reader of standard output has seen enough
     except StoreFull:
         raise click.ClickException("The store is full. Make room, and run it again.") from None
+    except Unusable as error:
+        raise click.ClickException(f"The store cannot be used: {error}.") from None
     except errors as error:
         fault = f"The store cannot be used now ({error}). Run it again: nothing is lost."
         raise click.ClickException(fault) from None

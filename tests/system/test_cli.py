@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -19,18 +20,33 @@ from tests.support.service import BIN, ROOT, Service
 NAME = sha256(b"foo").hexdigest()
 
 
-def flask(*words: str, store: str = "memory://", sent: bytes = b"") -> tuple[int, bytes, str]:
+def flask(
+    *words: str,
+    store: str = "memory://",
+    sent: bytes = b"",
+    source: IO[bytes] | None = None,
+    output: int | IO[bytes] = subprocess.PIPE,
+) -> tuple[int, bytes, str]:
     """The exit status, standard output and standard error of `flask store` with these words."""
+    given: dict[str, Any] = {"input": sent} if source is None else {"stdin": source}
     ended = subprocess.run(
         [BIN / "flask", "store", *words],
         cwd=ROOT,
         env={**os.environ, "HASHER_STORE": store},
-        input=sent,
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         timeout=60,
         check=False,
+        **given,
     )
-    return ended.returncode, ended.stdout, ended.stderr.decode()
+    return ended.returncode, ended.stdout or b"", ended.stderr.decode()
+
+
+def alter(file: Path, digest: bytes) -> None:
+    """Change a stored message behind the store's back."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE messages SET message = 'fop' WHERE digest = ?", (digest,))
+        connection.commit()
 
 
 @pytest.fixture
@@ -69,17 +85,124 @@ def test_a_message_goes_in_and_comes_out_as_it_is(url: str) -> None:
         (("import",), lines(1) + b'{"message":1}', "Error: line 2: message must be a string"),
         (("copy", "foo://x", "sqlite:///y"), b"", "Error: The store's URL must start with one of"),
         (("copy", "memory://", "memory://"), b"", "Error: memory:// lives in one process"),
-        (("copy", "sqlite:////none/x", "memory://"), b"", "there is no directory /none"),
+        (("copy", "sqlite:////none/x", "sqlite:///y"), b"", "/none/x does not exist"),
         (("copy", "redis://127.0.0.1:1", "redis://127.0.0.1:1"), b"", "Run it again"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
     url: str, words: tuple[str, ...], sent: bytes, fault: str
 ) -> None:
+    flask("import", store=url)
     status, _, said = flask(*words, store=url, sent=sent)
     assert status != 0
     assert fault in said
     assert "Traceback" not in said
+
+
+def test_a_store_that_is_only_read_must_exist_and_is_not_made(tmp_path: Path, url: str) -> None:
+    typo = f"sqlite:///{tmp_path}/typo.db"
+    for words in (("stats",), ("verify",), ("export",), ("get", NAME)):
+        status, out, said = flask(*words, store=typo)
+        assert (status, out) == (1, b"")
+        assert said == f"Error: The store cannot be used: {tmp_path}/typo.db does not exist.\n"
+    status, _, said = flask("copy", typo, url, store=typo)
+    assert (status, said.count("\n")) == (1, 1)
+    assert flask("--help", store=typo)[0] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("put",), ("import",)])
+def test_a_store_that_is_written_to_is_made(tmp_path: Path, url: str, words: tuple[str]) -> None:
+    assert flask(*words, store=url)[0] == 0
+    assert flask("verify", store=url)[0] == 0
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    assert flask("copy", url, copy)[0] == 0
+    assert flask("verify", store=copy)[0] == 0
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    for words in (("put",), ("import",)):
+        status, _, said = flask(*words, store="sqlite:////none/x")
+        assert (status, said.count("\n")) == (1, 1)
+        assert "there is no directory /none" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (("put",), b"foo"),
+        (("get", NAME), b""),
+        (("export",), b""),
+        (("import",), lines(1)),
+        (("stats",), b""),
+        (("copy", "URL", "URL"), b""),
+        (("verify",), b""),
+    ],
+)
+def test_an_output_that_fails_is_said_in_a_line(
+    tmp_path: Path, url: str, words: tuple[str, ...], sent: bytes
+) -> None:
+    flask("put", store=url, sent=b"foo")
+    flask("put", store=url, sent=b"bar")
+    alter(tmp_path / "messages.db", sha256(b"bar").digest())
+    words = tuple(url if word == "URL" else word for word in words)
+    with Path("/dev/full").open("wb") as full:
+        status, _, said = flask(*words, store=url, sent=sent, output=full)
+    assert status == 1
+    assert "Error: Standard output failed: No space left on device.\n" in said
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+def test_a_reader_of_the_output_may_have_enough(url: str) -> None:
+    flask("import", store=url, sent=lines(3000))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as broken:
+        status, _, said = flask("export", store=url, output=broken)
+    assert status == 1
+    assert "Error" not in said
+    assert "Exception" not in said
+
+
+def test_an_input_that_fails_is_said_in_a_line(url: str) -> None:
+    for words in (("put",), ("import",)):
+        with Path("/proc/self/mem").open("rb") as unreadable:  # nothing is mapped at its start
+            status, _, said = flask(*words, store=url, source=unreadable)
+        assert status == 1
+        assert "Error: Standard input failed: Input/output error.\n" in said
+
+
+def test_blank_lines_are_passed_over_and_counted(url: str) -> None:
+    sent = b"\n \r\n" + lines(3) + b"\n\n" + lines(4) + b"\t\n{}"
+    status, _, said = flask("import", store=url, sent=sent)
+    assert status == 1
+    assert "Error: line 13: " in said
+    assert flask("stats", store=url)[1].startswith(b"messages: 4\n")
+
+
+def test_what_is_stored_again_is_mended(tmp_path: Path, url: str, server: RedisServer) -> None:
+    file, copy = tmp_path / "messages.db", f"sqlite:///{tmp_path}/copy.db"
+    flask("put", store=url, sent=b"foo")
+    flask("copy", url, copy)
+    flask("copy", url, server.url)
+    exported = flask("export", store=url)[1]
+    for words, sent in ((("put",), b"foo"), (("import",), exported), (("copy", copy, url), b"")):
+        alter(file, bytes.fromhex(NAME))
+        assert flask("verify", store=url)[0] == 1
+        status, out, said = flask(*words, store=url, sent=sent)
+        assert status == 0, said
+        assert b"new" not in out or b"0 messages were new" in out
+        assert "mended" in said
+        assert flask("get", NAME, store=url)[:2] == (0, b"foo")
+    with closing(server.client()) as client:
+        (key,) = client.keys()
+        client.set(key, "fop")
+        assert flask("copy", copy, server.url)[0] == 0
+        client.delete(key)
+        client.rpush(key, "fop")
+        assert "mended" in flask("put", store=server.url, sent=b"foo")[2]
+    assert flask("verify", store=server.url)[0] == 0
 
 
 def test_an_export_can_be_imported_again(url: str, server: RedisServer) -> None:
@@ -95,7 +218,7 @@ def test_an_export_can_be_imported_again(url: str, server: RedisServer) -> None:
 
 
 def test_the_lines_before_a_bad_one_are_stored(url: str) -> None:
-    assert flask("import", store=url, sent=lines(30) + b"\n" + lines(40))[0] == 1
+    assert flask("import", store=url, sent=lines(30) + b"{}\n" + lines(40))[0] == 1
     assert flask("stats", store=url)[1].startswith(b"messages: 30\n")
 
 
@@ -156,9 +279,7 @@ def test_verify_finds_a_flipped_byte_and_copy_leaves_it_out(tmp_path: Path, url:
     flask("import", store=url, sent=lines(1000))
     flask("put", store=url, sent=b"foo")
     assert flask("verify", store=url)[:2] == (0, b"")
-    with closing(sqlite3.connect(tmp_path / "messages.db")) as file:
-        file.execute("UPDATE messages SET message = 'fop' WHERE digest = ?", (bytes.fromhex(NAME),))
-        file.commit()
+    alter(tmp_path / "messages.db", bytes.fromhex(NAME))
     status, out, said = flask("verify", store=url)
     assert (status, out) == (1, f"damaged: {NAME}\n".encode())
     assert "1 damaged messages were found." in said
@@ -174,13 +295,55 @@ def test_an_export_is_one_that_can_be_imported_whatever_is_damaged(
 ) -> None:
     flask("import", store=url, sent=lines(3))
     flask("put", store=url, sent=b"foo")
-    with closing(sqlite3.connect(tmp_path / "messages.db")) as file:
-        file.execute("UPDATE messages SET message = 'fop' WHERE digest = ?", (bytes.fromhex(NAME),))
-        file.commit()
+    alter(tmp_path / "messages.db", bytes.fromhex(NAME))
     status, exported, said = flask("export", store=url)
     assert status == 1
     assert f"damaged: {NAME}" in said
     assert flask("import", store=f"sqlite:///{tmp_path}/again.db", sent=exported)[0] == 0
+
+
+def corrupt(file: Path, kind: int) -> None:
+    """Overwrite a page of one kind in the middle (https://sqlite.org/fileformat.html#b_tree_pages).
+
+    13 is a page of the table, with messages; 10 is one of its index, with digests.
+    """
+    content = file.read_bytes()
+    size = int.from_bytes(content[16:18])
+    starts = [at for at in range(size, len(content), size) if content[at] == kind]
+    with file.open("r+b") as opened:
+        opened.seek(starts[len(starts) // 2])
+        opened.write(b"\xff" * size)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path, url: str) -> None:
+    flask("import", store=url, sent=lines(2000))
+    corrupt(tmp_path / "messages.db", kind=13)
+    status, exported, said = flask("export", store=url)
+    damaged = sorted(line for line in said.splitlines() if line.startswith("damaged: "))
+    assert status == 1
+    assert f"Error: {len(damaged)} damaged messages were found.\n" in said
+    assert 1 <= len(damaged) < 100
+    assert len(exported.splitlines()) + len(damaged) == 2000
+    status, out, said = flask("verify", store=url)
+    assert (status, sorted(out.decode().splitlines())) == (1, damaged)
+    assert "Traceback" not in said
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    assert flask("copy", url, copy)[0] == 1
+    assert flask("stats", store=copy)[1].startswith(f"messages: {2000 - len(damaged)}\n".encode())
+    assert flask("import", store=copy, sent=lines(2000))[0] == 0
+    assert flask("verify", store=copy)[:2] == (0, b"")
+
+
+def test_digests_that_cannot_be_found_are_damage_too(tmp_path: Path, url: str) -> None:
+    flask("import", store=url, sent=lines(2000))
+    corrupt(tmp_path / "messages.db", kind=10)
+    status, exported, _ = flask("export", store=url)
+    assert (status, len(exported.splitlines())) == (0, 2000)
+    status, out, said = flask("verify", store=url)
+    damaged = out.decode().splitlines()
+    assert status == 1
+    assert f"Error: {len(damaged)} damaged messages were found.\n" in said
+    assert 1 <= len(damaged) < 200
 
 
 def test_a_running_service_sees_what_is_imported(tmp_path: Path, url: str) -> None:
