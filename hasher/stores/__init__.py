@@ -32,8 +32,13 @@ LOCATIONS = {
     "redis": ("hasher.stores.redis", "RedisLocation"),
     "rediss": ("hasher.stores.redis", "RedisLocation"),
     "redis+cluster": ("hasher.stores.redis", "ClusterLocation"),
+    "postgresql": ("hasher.stores.postgresql.location", "PostgreSQLLocation"),
 }
-EXTRAS = {"hiredis": "hiredis"}  # a module that may be missing, and what brings it
+EXTRAS = {  # a module that may be missing, and what brings it
+    "hiredis": "hiredis",
+    "psycopg": "psycopg[binary,pool]",
+    "psycopg_pool": "psycopg[binary,pool]",
+}
 
 
 def locate(url: str) -> Location:

@@ -13,12 +13,14 @@ class Outage:
 
     def __init__(self) -> None:
         self._until = 0.0
+        self._reason = ""
 
-    def begin(self) -> None:
-        """Let calls fail for PAUSE seconds from now."""
+    def begin(self, reason: str = "it did not answer in time just now") -> None:
+        """Let calls fail with `reason` for PAUSE seconds from now."""
+        self._reason = reason
         self._until = time.monotonic() + PAUSE
 
     def require_over(self) -> None:
-        """TimeoutError while it lasts."""
+        """Raise TimeoutError while it lasts."""
         if time.monotonic() < self._until:
-            raise TimeoutError("it did not answer in time just now")
+            raise TimeoutError(self._reason)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import RedisCluster, RedisServer
 
 
@@ -29,3 +30,10 @@ def impatient_threads() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer]:
+    """A PostgreSQL server for all tests that leave it as it was."""
+    with PostgreSQLServer() as server:
+        yield server

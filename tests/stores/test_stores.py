@@ -14,13 +14,14 @@ import pytest
 from hasher.stores import Driver, Outcome, Resources, Stored, StoreFull, Unusable, locate
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import digest_of as digest
+from hasher.stores.postgresql.driver import PostgreSQLDriver
 from hasher.stores.redis.cluster import ClusterDriver
 from hasher.stores.redis.single import SingleDriver
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation
 from tests.support.servers import RedisCluster, RedisServer, free_ports
 
 NEW, REPEATED = Outcome.NEW, Outcome.REPEATED
-STORES = ["memory", "sqlite", "redis", "cluster"]
+STORES = ["memory", "sqlite", "redis", "cluster", "postgresql"]
 
 
 @pytest.fixture(params=STORES)
@@ -31,6 +32,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             return "memory://"
         case "sqlite":
             return f"sqlite:///{tmp_path}/messages.db"
+        case "postgresql":
+            database = request.getfixturevalue("postgresql_server")
+            database.execute("DROP TABLE IF EXISTS hasher_messages")
+            return str(database.url)
         case "redis":
             server: RedisServer | RedisCluster = request.getfixturevalue("redis_server")
         case _:
@@ -170,7 +175,9 @@ def test_a_store_that_works_passes_its_check(store: Driver) -> None:
     assert remark is None or not remark.endswith(".")
 
 
-@pytest.mark.parametrize("kind", [MemoryDriver, SQLiteDriver, SingleDriver, ClusterDriver])
+@pytest.mark.parametrize(
+    "kind", [MemoryDriver, SQLiteDriver, SingleDriver, ClusterDriver, PostgreSQLDriver]
+)
 def test_a_store_without_a_method_cannot_be_made(kind: type[Driver]) -> None:
     for method in Driver.__abstractmethods__:
         partial = type("Partial", (kind,), {method: getattr(Driver, method)})
@@ -180,7 +187,11 @@ def test_a_store_without_a_method_cannot_be_made(kind: type[Driver]) -> None:
 
 def test_every_method_of_an_unreachable_store_fails_with_its_errors() -> None:
     (port,) = free_ports(1)
-    for url in (f"redis://127.0.0.1:{port}", f"redis+cluster://127.0.0.1:{port},127.0.0.1:{port}"):
+    for url in (
+        f"redis://127.0.0.1:{port}",
+        f"redis+cluster://127.0.0.1:{port},127.0.0.1:{port}",
+        f"postgresql://127.0.0.1:{port}/x",
+    ):
         with closing(locate(url).open()) as store:
             for call in calls(store):
                 started = time.monotonic()
@@ -244,6 +255,26 @@ def calls(store: Driver) -> list[Callable[[], object]]:
         ("rediss://h?cert=x", "takes no parameters but replicas, ca"),
         ("redis+cluster://", "must be redis+cluster://[user:password@]host"),
         ("redis+cluster://a,,b", "must be redis+cluster://[user:password@]host"),
+        ("postgresql://", "must be postgresql://[user[:password]@]host"),
+        ("postgresql://u:secret@h", "must be postgresql://[user[:password]@]host"),
+        ("postgresql://u:secret@/d", "must be postgresql://[user[:password]@]host"),
+        ("postgresql://u:secret@a,,b/d", "must be postgresql://[user[:password]@]host"),
+        ("postgresql://u:secret@h:99999/d", "must have a port from 1 to 65535"),
+        ("postgresql://u:secret@h:x/d", "must have a port from 1 to 65535"),
+        ("postgresql://u:12?secret@h/d", "takes no parameters but table, synchronous, prepare"),
+        ("postgresql://u:12#secret@h/d", "must have # written as %23"),
+        ("postgresql://u:secret@h/d?password=x", "takes no parameters but table"),
+        ("postgresql://u:secret@h/d?table=a%22b", "must have table as [schema.]name"),
+        ("postgresql://u:secret@h/d?table=", "must have table as [schema.]name"),
+        ("postgresql://u:secret@h/d?synchronous=no", "must have synchronous one of remote_apply"),
+        ("postgresql://u:secret@h/d?prepare=no", "must have prepare one of on, off"),
+        ("postgresql://u:secret@h/d?prepare=off&synchronous=on", "must leave synchronous out"),
+        ("postgresql://u:secret@h/d?sslmode=on", "must have sslmode one of disable"),
+        ("postgresql://u:secret@h/d?sslrootcert=/missing", "must name a file with sslrootcert"),
+        (
+            "postgresql://u:secret@h/d?target_session_attrs=standby",
+            "must have target_session_attrs",
+        ),
         ("redis+cluster://a/1", "must be redis+cluster://[user:password@]host"),
     ],
 )

@@ -85,7 +85,7 @@ def test_cpus_are_those_that_this_process_may_use() -> None:
             "foo://user:secret@x",
             (
                 "HASHER_STORE must start with one of memory://, sqlite://, redis://, rediss://, "
-                "redis+cluster://."
+                "redis+cluster://, postgresql://."
             ),
         ),
     ],

@@ -1,0 +1,141 @@
+"""One connection: statements that are prepared once, and whose answer is not waited for long.
+
+It speaks to libpq (https://www.psycopg.org/psycopg3/docs/api/pq.html) below psycopg's cursors,
+which cost as much of the processor as all the rest of a read.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from select import POLLIN, poll
+from time import monotonic
+from typing import Any, NamedTuple, Self
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.errors import Diagnostic, error_from_result
+from psycopg.generators import execute
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGconn, PGresult
+from psycopg.rows import TupleRow, tuple_row
+
+OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
+SPEED = 20_000_000  # bytes a second that a large message may take beside
+CANCEL = 0.2  # seconds for asking the server to give a statement up
+BINARY = 1
+
+
+class Lost(psycopg.OperationalError):
+    """The connection ended before the answer came: nobody knows what the statement did."""
+
+
+class Statement(NamedTuple):
+    """A statement with binary parameters and results."""
+
+    name: bytes
+    text: bytes
+    types: tuple[int, ...]
+    """The object identifiers of the parameters' types."""
+    writes: bool = False
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection that commits each statement by itself."""
+
+    prepares = True
+    """Whether the server keeps prepared statements for this connection."""
+
+    def __init__(self, pgconn: PGconn, row_factory: Any = tuple_row) -> None:
+        super().__init__(pgconn, row_factory)
+        self.made = monotonic()
+        self._sent: set[bytes] = set()
+        self._warnings: list[str] = []
+        self._poll = poll()
+        self._poll.register(pgconn.socket, POLLIN)
+        self.add_notice_handler(listener(self._warnings))
+
+    @classmethod
+    def connect(  # type: ignore[override] # it takes what the pool is given for it
+        cls, conninfo: str = "", *, tell: Callable[[Exception | None], None], prepare: bool
+    ) -> Self:
+        """Connect, and tell how that went; autocommit is on."""
+        try:
+            connection = super().connect(conninfo, autocommit=True, prepare_threshold=None)
+        except (psycopg.Error, OSError) as error:
+            tell(error)
+            raise
+        tell(None)
+        connection.prepares = prepare
+        return connection
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the server has closed it, or sent what nobody has asked for."""
+        return self.closed or bool(self._poll.poll(0))
+
+    def ask(self, statement: Statement, values: Sequence[bytes], seconds: float) -> PGresult:
+        """Return what the server answers to `statement`.
+
+        A psycopg.Error says in one line what it answers instead, Lost that the connection ended,
+        and TimeoutError that there was no answer; the connection is closed then.
+        """
+        seconds += sum(map(len, values)) / SPEED
+        formats = [BINARY] * len(values)
+        if not self.prepares:
+            self.pgconn.send_query_params(statement.text, values, statement.types, formats, BINARY)
+            return self._answer(seconds)
+        if statement.name not in self._sent:
+            self.pgconn.send_prepare(statement.name, statement.text, statement.types)
+            self._answer(seconds)
+            self._sent.add(statement.name)
+        self.pgconn.send_query_prepared(statement.name, values, formats, BINARY)
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> PGresult:
+        """Wait for the results of what was sent; the last of them."""
+        results: list[PGresult] = self.wait(execute(self.pgconn), timeout=seconds)
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise self._failure(result)
+        if self._warnings:
+            # The one known: a commit whose wait for a standby was cancelled is on this server only.
+            raise psycopg.OperationalError(f"the server warns: {self._warnings.pop()}")
+        return results[-1]
+
+    def _failure(self, result: PGresult) -> psycopg.Error:
+        """Return the error in a result, without its details, which can hold a message."""
+        error = error_from_result(result)
+        text = error.diag.message_primary or "the server gives no reason"
+        return Lost(text) if self.closed else type(error)(text)
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait as psycopg does, but no longer than OPERATE unless `timeout` says so."""
+        try:
+            return super().wait(gen, interval, timeout or OPERATE)
+        except psycopg.OperationalError as error:
+            if self.closed:
+                raise Lost(one_line(error)) from None
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self._give_up()
+            raise TimeoutError("it did not answer in time") from None
+
+    def _give_up(self) -> None:
+        """Close the connection, and have the server end the statement, which would hold a place."""
+        with suppress(psycopg.Error):
+            self.cancel_safe(timeout=CANCEL)
+        self.close()
+
+
+def listener(warnings: list[str]) -> Callable[[Diagnostic], None]:
+    """Return what appends the server's warnings to `warnings`."""
+
+    def hear(notice: Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(notice.message_primary or "")
+
+    return hear
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error without line breaks."""
+    return " ".join(str(error).split())

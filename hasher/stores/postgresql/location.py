@@ -1,0 +1,117 @@
+"""What a `postgresql://` URL says."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import make_conninfo
+
+from hasher.stores.driver import DEFAULT, Location, Resources
+from hasher.stores.postgresql.driver import PostgreSQLDriver
+from hasher.stores.postgresql.schema import Table
+from hasher.stores.urls import parameters
+
+FORM = "postgresql://[user[:password]@]host[:port][,host[:port]...]/database"
+TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
+KNOWN = {
+    "table": None,
+    "synchronous": ("remote_apply", "on", "local", "off"),
+    "prepare": ("on", "off"),
+    "target_session_attrs": ("any", "read-write", "primary"),
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslrootcert": None,
+    "options": None,
+}
+# A plan is made once for each statement of a connection, and must be right for a table of any size.
+PLAN = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
+
+
+@dataclass(frozen=True)
+class PostgreSQLLocation(Location):
+    """A table in a database, on the first of some servers that takes writes."""
+
+    conninfo: str = field(repr=False)
+    """As libpq takes it, with the password."""
+    table: str
+    prepare: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        split = urlsplit(url)
+        query = parameters(split, **KNOWN)
+        table = query.pop("table", "hasher_messages")
+        if not TABLE.fullmatch(table):
+            raise ValueError("must have table as [schema.]name, of a-z, 0-9 and _")
+        prepare = query.pop("prepare", "on") == "on"
+        query["options"] = options_of(query, prepare=prepare)
+        conninfo = conninfo_of({**address_of(split), **query})
+        return cls(url, conninfo, table, prepare)
+
+    def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> PostgreSQLDriver:
+        driver = PostgreSQLDriver(
+            self.conninfo,
+            Table(self.table, create=create),
+            threads=resources.threads,
+            prepare=self.prepare,
+        )
+        driver.prepare()
+        return driver
+
+
+def address_of(url: SplitResult) -> dict[str, str]:
+    """Return servers, database, user and password, as libpq names them."""
+    who, _, where = url.netloc.rpartition("@")
+    hosts = [host_and_port(host) for host in where.split(",")]
+    database = unquote(url.path.removeprefix("/"))
+    if not database or not all(host for host, _ in hosts):
+        raise ValueError(f"must be {FORM}")
+    user, _, password = who.partition(":")
+    return {
+        "host": ",".join(host for host, _ in hosts),
+        "port": ",".join(port for _, port in hosts),
+        "dbname": database,
+        "user": unquote(user),
+        "password": unquote(password),
+        "target_session_attrs": "read-write" if len(hosts) > 1 else "any",
+    }
+
+
+def host_and_port(address: str) -> tuple[str, str]:
+    """Return the host and port of one server; ValueError if the port is none."""
+    try:
+        split = urlsplit(f"//{address}")
+        return unquote(split.hostname or ""), str(split.port or 5432)
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535") from None
+
+
+def options_of(query: dict[str, str], *, prepare: bool) -> str:
+    """Take the options that the server starts a session with out of `query`.
+
+    PgBouncer refuses a session with options of its own, so that with `prepare=off` there are only
+    those that the URL asks for.
+    """
+    asked = query.pop("options", "")
+    synchronous = query.pop("synchronous", None)
+    if prepare:
+        return f"{PLAN} -c synchronous_commit={synchronous or 'on'} {asked}".rstrip()
+    if synchronous:
+        raise ValueError(
+            "must leave synchronous out with prepare=off: ALTER ROLE ... SET synchronous_commit"
+        )
+    return asked
+
+
+def conninfo_of(asked: dict[str, str]) -> str:
+    """Return what libpq is given, once it has accepted it."""
+    named: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    root = named.get("sslrootcert", "system")
+    if root != "system" and not Path(root).is_file():
+        raise ValueError("must name a file with sslrootcert")
+    try:
+        return make_conninfo("", **named, application_name="hasher", connect_timeout=2)
+    except ProgrammingError:
+        raise ValueError(f"must be {FORM}") from None

@@ -1,0 +1,169 @@
+"""The connections of this process: made after the fork, waited for briefly, tried again once."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic, sleep
+from typing import Any
+
+import psycopg
+from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
+from psycopg.pq.abc import PGresult
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from hasher.stores.outage import Outage
+from hasher.stores.postgresql.connection import OPERATE, Connection, Lost, Statement, one_line
+
+WAIT = 0.5  # seconds that a request waits for a connection
+LIMIT = 1.5  # seconds for all attempts
+NAP = 0.02  # seconds before a transaction that was in another's way is tried again
+AGAIN = 0.1  # seconds after which a connection that could not be made is tried for the last time
+
+# It warns of connections that end; the driver says so itself, to those who ask it.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+class Connections:
+    """Up to `size` connections, one for each thread that asks at once.
+
+    `setup` is called with a connection before the first is used, until it succeeds.
+    """
+
+    def __init__(
+        self, conninfo: str, *, size: int, prepare: bool, setup: Callable[[Connection], None]
+    ) -> None:
+        self._conninfo, self._size, self._setup = conninfo, size, setup
+        self._options: dict[str, Any] = {"tell": self._told, "prepare": prepare}
+        self._inherited: list[ConnectionPool[Connection]] = []
+        self._pool: ConnectionPool[Connection] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with no connection, as a new process must: those of its parent are not its own.
+
+        They are kept, since closing them here would end the parent's sessions.
+        """
+        if self._pool is not None:
+            self._inherited.append(self._pool)
+        self._pool = None
+        self._ready = False
+        self._failure: Exception | None = None
+        self._lock = Lock()
+        self._outage = Outage()
+        self._write_outage = Outage()
+
+    def ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
+        """Return the server's answer; what is transient is tried again once."""
+        with self._bounded(writes=statement.writes) as deadline:
+            self._require_ready(deadline)
+            try:
+                return self._ask(statement, values, seconds, deadline)
+            except (DeadlockDetected, SerializationFailure):
+                sleep(NAP)  # the other transaction is just waking up, and goes first
+                return self._ask(statement, values, seconds, deadline)
+            except (Lost, ReadOnlySqlTransaction):
+                # The others may be ending just now, or be to the same standby.
+                return self._ask(statement, values, seconds, deadline, since=monotonic())
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Connection]:
+        """Lend a connection for statements of which none is tried again."""
+        with self._bounded(writes=False) as deadline:
+            self._require_ready(deadline)
+            connection = self._take(deadline)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._pool is not None:
+            self._pool.close(timeout=WAIT)
+
+    @contextmanager
+    def _bounded(self, *, writes: bool) -> Iterator[float]:
+        """Yield the moment to give up at. After a time-out, others fail at once for a while.
+
+        After that of a write it is the writes: a standby may be waited for, or a lock, and reads go
+        on meanwhile.
+        """
+        self._outage.require_over()
+        if writes:
+            self._write_outage.require_over()
+        try:
+            yield monotonic() + LIMIT
+        except TimeoutError:
+            (self._write_outage if writes else self._outage).begin()
+            raise
+
+    def _require_ready(self, deadline: float) -> None:
+        if self._ready:
+            return
+        connection = self._take(deadline)
+        try:
+            self._setup(connection)
+        finally:
+            self._give_back(connection)
+        self._ready = True
+
+    def _ask(
+        self,
+        statement: Statement,
+        values: tuple[bytes, ...],
+        seconds: float,
+        deadline: float,
+        since: float = 0.0,
+    ) -> PGresult:
+        connection = self._take(deadline, since)
+        try:
+            return connection.ask(statement, values, min(seconds, deadline - monotonic()))
+        finally:
+            self._give_back(connection)
+
+    def _take(self, deadline: float, since: float = 0.0) -> Connection:
+        """Take a connection out of the pool: made after `since`, and alive a moment ago."""
+        pool = self._pool or self._open()
+        while True:
+            try:
+                connection = pool.getconn(min(WAIT, deadline - monotonic()))
+            except PoolTimeout:
+                raise self._unavailable() from None
+            if connection.made >= since and not connection.is_stale:
+                return connection
+            connection.close()
+            self._give_back(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        """Return a connection; the pool makes another one for it if it is closed."""
+        pool = self._pool
+        if pool is not None:
+            pool.putconn(connection)
+
+    def _open(self) -> ConnectionPool[Connection]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ConnectionPool(
+                    self._conninfo,
+                    connection_class=Connection,
+                    kwargs=self._options,
+                    min_size=0,
+                    max_size=self._size,
+                    reconnect_timeout=AGAIN,
+                    open=True,
+                )
+            return self._pool
+
+    def _told(self, failure: Exception | None) -> None:
+        """Keep how the last attempt to connect went."""
+        self._failure = failure
+
+    def _unavailable(self) -> Exception:
+        """Return why there is no connection, for this call and those right behind it."""
+        if self._failure is None:
+            reason = "no connection came free in time"
+        else:
+            reason = one_line(self._failure).rpartition("All failures were: ")[2]
+        self._outage.begin(reason)
+        return psycopg.OperationalError(reason)
