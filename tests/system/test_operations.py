@@ -173,7 +173,6 @@ def test_sqlites_snapshot_is_whole_under_load(machine: Machine) -> None:
 
 
 def test_damaged_messages_are_put_right_while_the_service_runs(machine: Machine) -> None:
-    program("sqlite3", "sqlite3")
     with machine.service() as service:
         kept = texts(service)
         machine.run("Back up")
