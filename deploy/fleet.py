@@ -1,7 +1,7 @@
-"""`make fleet`: Redis, three instances of hasher and nginx before them, on this machine.
+"""`make fleet`: Redis, three instances of hasher, and nginx in front of them, on this machine.
 
-What dies is started again, so that one can kill a part and watch that nobody notices. Messages and
-logs stay in the folder that is its one argument, `.fleet` in the checkout by default.
+A program that ends is started again: kill one, and clients do not notice. Messages and logs stay in
+the folder that is the one argument, `.fleet` in the checkout by default.
 """
 
 import os
@@ -24,9 +24,9 @@ RESTART = 1  # seconds between two looks at what has ended
 
 
 def configured(folder: Path, port: int, instances: Sequence[int]) -> str:
-    """deploy/nginx.conf for this user, listening on `port`, before `instances` on this machine.
+    """Return deploy/nginx.conf for this user, listening on `port`, in front of `instances`.
 
-    Everything that nginx writes goes to `folder`.
+    nginx writes only to `folder`.
     """
     text = (ROOT / "deploy/nginx.conf").read_text()
     for number, instance in zip((8001, 8002, 8003), instances, strict=True):
@@ -45,14 +45,14 @@ def configured(folder: Path, port: int, instances: Sequence[int]) -> str:
 
 
 def temporary_paths(folder: Path) -> str:
-    """Directives for the folders that nginx makes at start: the usual ones are root's."""
+    """Return directives for the folders that nginx makes at start: the usual ones are root's."""
     kinds = {"client_body": "body", "proxy": "proxy", "fastcgi": "fastcgi"}
     kinds |= {"uwsgi": "uwsgi", "scgi": "scgi"}
     return "".join(f"    {kind}_temp_path {folder}/{name};\n" for kind, name in kinds.items())
 
 
 class Program:
-    """A program that is to run until the fleet stops."""
+    """A program that runs until the fleet stops."""
 
     stop_signal = signal.SIGTERM
 
@@ -73,7 +73,7 @@ class Program:
             )
 
     def await_start(self) -> None:
-        """Wait until it listens, or end in one line where it does not."""
+        """Wait until it listens; end with one line if it does not."""
         deadline = time.monotonic() + START
         while not self.listens():
             if not self.runs() or time.monotonic() > deadline:
@@ -81,16 +81,16 @@ class Program:
             time.sleep(MOMENT)
 
     def runs(self) -> bool:
-        """Whether its process lives."""
+        """Return whether its process lives."""
         return self.process.poll() is None
 
     def listens(self) -> bool:
-        """Whether it takes connections."""
+        """Return whether it takes connections."""
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
-        """End it in its own way, or by force where that takes too long."""
+        """Stop it, by force if that takes too long."""
         if self.runs():
             self.process.send_signal(self.stop_signal)
             with suppress(subprocess.TimeoutExpired):
@@ -98,26 +98,26 @@ class Program:
         self.end_rest()
 
     def end_rest(self) -> None:
-        """End what is left of it: a killed master of nginx leaves workers, which keep the port."""
+        """Kill what is left of it: a killed master of nginx leaves workers, which keep the port."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 class Nginx(Program):
-    """nginx, which ends its requests before it stops where it is asked to by this signal."""
+    """nginx, which finishes its requests before it stops on this signal."""
 
     stop_signal = signal.SIGQUIT
 
 
 def found(name: str, package: str) -> str:
-    """The path of a program."""
+    """Return the path of a program."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     return path or sys.exit(f"{name} is not installed: install Debian's package {package}, say.")
 
 
 def programs(folder: Path, port: int) -> list[Program]:
-    """What makes the fleet, in the order in which it starts."""
+    """Return the programs of the fleet, in the order in which they start."""
     redis, nginx = found("redis-server", "redis-server"), found("nginx", "nginx")
     gunicorn = str(Path(sys.executable).parent / "gunicorn")
     instances, store = [port + 1, port + 2, port + 3], port + 4
@@ -141,7 +141,7 @@ def programs(folder: Path, port: int) -> list[Program]:
 
 
 def require_free(ports: Sequence[int]) -> None:
-    """End, in one line, where another program has one of the ports."""
+    """End with one line if another program has one of the ports."""
     for port in ports:
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -149,7 +149,7 @@ def require_free(ports: Sequence[int]) -> None:
 
 
 def watch(fleet: Sequence[Program]) -> None:
-    """Start again what ends, for ever."""
+    """Start every program that ends again, for ever."""
     while True:
         for program in fleet:
             if not program.runs():
