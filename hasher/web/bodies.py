@@ -8,7 +8,7 @@ from typing import IO, NoReturn
 import msgspec
 from flask import abort
 from werkzeug.http import parse_options_header
-from werkzeug.wsgi import get_content_length, get_input_stream
+from werkzeug.wsgi import get_input_stream
 
 from hasher.telemetry.record import Environ, current
 
@@ -119,12 +119,21 @@ def acceptable_length(environ: Environ, limit: int) -> int | None:
     """
     if not is_plain_utf8(environ):
         abort(415, OFFERED)
-    if environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding and coding.lower() != "chunked":
         abort(501, "Transfer-Encoding can only be chunked.")
-    announced = get_content_length(environ)
+    announced = None if coding else announced_length(environ)
     if announced is not None and announced > limit:
         refuse_as_too_large(limit)
     return announced
+
+
+def announced_length(environ: Environ) -> int | None:
+    """Return the Content-Length, or None."""
+    try:
+        return max(0, int(environ["CONTENT_LENGTH"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def refuse_as_too_large(limit: int) -> NoReturn:
