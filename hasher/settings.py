@@ -18,7 +18,7 @@ MiB = 1024 * 1024
 TOKENS = r"^[A-Za-z0-9._~+/-]+=*( *, *[A-Za-z0-9._~+/-]+=*)*\Z"
 
 # Each can also be in a file, whose path is in the variable of this name and _FILE.
-SECRETS = {"HASHER_STORE", "HASHER_WRITE_TOKENS"}
+SECRETS = "HASHER_STORE", "HASHER_WRITE_TOKENS"
 
 
 class InvalidSetting(SystemExit):
@@ -128,11 +128,12 @@ class Settings(
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """Return the settings in `environ`. InvalidSetting names the first bad variable."""
+        environ = {**environ, **secrets_in(environ)}
         values: dict[str, Any] = {}
         if environ.get("PORT"):
             values["host"] = "0.0.0.0"  # noqa: S104 - a platform that sets PORT routes to it
         for field in msgspec.structs.fields(cls):
-            if text := text_of(field.encode_name, environ):
+            if text := environ.get(field.encode_name):
                 values[field.name] = converted(text, field)
         settings = cls(**values)
         if settings.metrics == "on" and not find_spec("prometheus_client"):
@@ -170,16 +171,23 @@ class Settings(
         return self.web_concurrency or available_cpus()
 
 
-def text_of(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return the text of one variable; that of a secret can be in a file.
+def secrets_in(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of all secrets, with what is in files read into them."""
+    secrets = {}
+    for name in SECRETS:
+        text, path = environ.get(name, ""), environ.get(f"{name}_FILE")
+        if text and path:
+            raise InvalidSetting(f"{name} and {name}_FILE are both set: set one of them.")
+        secrets[name] = read_secret(name, path) if path else text
+        secrets[f"{name}_FILE"] = ""
+    return secrets
+
+
+def read_secret(name: str, path: str) -> str:
+    """Return the text of the file at `path`. InvalidSetting if it has none.
 
     No error repeats the path: it could be the secret itself, by mistake.
     """
-    text, path = environ.get(name), environ.get(f"{name}_FILE")
-    if name not in SECRETS or not path:
-        return text
-    if text:
-        raise InvalidSetting(f"{name} and {name}_FILE are both set: set one, and leave one empty.")
     try:
         text = Path(path).read_text().strip()
     except (OSError, ValueError) as error:

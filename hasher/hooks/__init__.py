@@ -1,1 +1,1 @@
-"""What gunicorn.conf.py calls: checks before the start, draining, metric files, one worker."""
+"""What gunicorn_conf.py calls: checks before the start, draining, metric files, one worker."""

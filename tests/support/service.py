@@ -116,6 +116,7 @@ class Service:
     """One gunicorn on a free port of 127.0.0.1, with its log in a file."""
 
     answers = DESCRIBED
+    cwd = ROOT
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class Service:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [BIN / command[0], *command[1:], *options],
-                cwd=ROOT,
+                cwd=self.cwd,
                 env={**plain_environ(), "HASHER_HOST": "127.0.0.1", "PORT": "0", **env},
                 stdout=output,
                 stderr=output,

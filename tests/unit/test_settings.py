@@ -143,7 +143,7 @@ def test_a_secret_can_be_in_a_file(tmp_path: Path) -> None:
 def test_a_secret_is_in_one_place(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting) as ended:
         Settings.from_environ({name: "memory://", f"{name}_FILE": str(tmp_path / "none")})
-    assert ended.value.code == f"{name} and {name}_FILE are both set: set one, and leave one empty."
+    assert ended.value.code == f"{name} and {name}_FILE are both set: set one of them."
 
 
 @pytest.mark.parametrize("name", ["HASHER_STORE", "HASHER_WRITE_TOKENS"])
