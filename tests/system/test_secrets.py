@@ -1,0 +1,54 @@
+"""A secret in a file is read once for all workers: at the start, and at a reload."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import until
+from tests.support.service import Service
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    """The file with the write tokens."""
+    file = tmp_path / "tokens"
+    file.write_text("old\n")
+    return file
+
+
+@pytest.fixture
+def service(tokens: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service with one worker, the more easily replaced."""
+    env = {"HASHER_WRITE_TOKENS_FILE": str(tokens), "WEB_CONCURRENCY": "1"}
+    with Service(tmp_path / "log", HASHER_STORE=f"sqlite:///{tmp_path}/messages.db", **env) as made:  # type: ignore[arg-type] # none is "limits"
+        yield made
+
+
+def stores(service: Service, token: str) -> bool:
+    """Whether the token lets its bearer store; False while no worker answers."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/plain"}
+    try:
+        return service.request("POST", "/messages", b"foo", headers).status in {200, 201}
+    except OSError:
+        return False
+
+
+def test_a_worker_that_starts_later_has_the_secrets_of_the_others(
+    service: Service, tokens: Path
+) -> None:
+    tokens.write_text("new\n")
+    (worker,) = service.workers()
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: service.workers() not in ([], [worker]))
+    until(lambda: stores(service, "old"))
+    assert not stores(service, "new")
+
+
+def test_a_reload_reads_the_files_again(service: Service, tokens: Path) -> None:
+    tokens.write_text("new\n")
+    service.signal(signal.SIGHUP)
+    until(lambda: stores(service, "new"))
+    until(lambda: not stores(service, "old"))
