@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import capacity
+from bench import capacity, report
 from bench.contenders import ROOT
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,9 +32,11 @@ def updated() -> Iterator[tuple[Path, str]]:
 
 def tables() -> dict[str, str]:
     """The kept tables, by the name in their comments."""
-    rates = capacity.rates(json.loads((RESULTS / "bench.json").read_text()))
+    results = json.loads((RESULTS / "bench.json").read_text())
+    rates = capacity.rates(results)
     return {
         "make bench": (RESULTS / "bench.md").read_text(),
+        "a request": report.brief(results) + "\n",
         "make scaling": (RESULTS / "scaling.md").read_text(),
         "one core": capacity.quantities(rates) + "\n",
         "given machines": capacity.given(rates) + "\n",

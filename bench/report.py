@@ -64,6 +64,7 @@ def values(results: Results, contender: str, load: str, figure: str = "rate") ->
 
 MEMORY, SINGLE = HASHER["memory"], ("GET", "POST")
 MILLION = 1_000_000
+STORED = ("memory", "sqlite", "redis")  # the stores of the README's table
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,16 @@ def contender_rows(results: Results) -> Iterator[list[str]]:
         ]
         if any(cells):
             yield [name, *cells]
+
+
+def brief(results: Results) -> str:
+    """Return the CPU time of a request, for the contenders that the README names."""
+    rows = [
+        [name, *(middle(values(results, name, load, "cpu"), ",.0f") for load in SINGLE)]
+        for name in (*(HASHER[store] for store in STORED), FRONT, GO, AIOHTTP, FASTAPI, TEXTBOOK)
+        if name in results["contenders"]
+    ]
+    return table(["µs of one core", *SINGLE], rows)
 
 
 def shown(found: Spread | None, spec: str) -> str:
