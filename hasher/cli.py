@@ -13,7 +13,7 @@ import msgspec
 from flask import current_app
 from flask.cli import AppGroup, FlaskGroup
 
-from hasher.stores import DamagedMessage, Location, StoreFull, Unusable, locate
+from hasher.stores import DamagedMessage, Location, StoreFull, Unusable, contract, locate
 from hasher.stores.messages import Messages, batches, digest_of
 from hasher.web.application import DigestConverter
 from hasher.web.bodies import Post, from_json
@@ -131,6 +131,32 @@ def put() -> None:
         store.check()
         digest, _ = store.put(message)
     say(digest)
+
+
+@store_cli.command()
+def schema() -> None:
+    """Make the table or the file of the store, as a role that may, if it is missing."""
+    with configured(create=True) as store:
+        remark = store.check()
+    say("The store is ready.")
+    if remark:
+        say(f"note: {remark}")
+
+
+@store_cli.command()
+@click.argument("url")
+def selftest(url: str) -> None:
+    """Check that a store does what hasher promises, in an empty place beside its messages.
+
+    URL is as in HASHER_STORE. Exit status 1 if anything does not hold. For servers and disks that
+    nobody has tried with hasher yet.
+    """
+    faults = 0
+    for promise, fault in contract.examine(located(url)):
+        say(f"FAILED: {promise}: {fault}" if fault else f"ok: {promise}")
+        faults += fault is not None
+    if faults:
+        raise click.ClickException(f"The store breaks {faults} of {len(contract.CHECKS)} promises.")
 
 
 class Damage:

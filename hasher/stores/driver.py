@@ -6,6 +6,7 @@ here bind both sides, and the conformance suite holds every driver to them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, NamedTuple, Self
@@ -159,6 +160,10 @@ class Location(ABC):
         A server that is down is no reason: its driver opens, and raises one of its `errors` when it
         is used. `create` says whether a store that does not exist yet may be made.
         """
+
+    @abstractmethod
+    def scratch(self) -> AbstractContextManager["Location"]:
+        """Lend an empty place beside this one, for a test; it is removed afterwards."""
 
     @property
     def scheme(self) -> str:

@@ -1,6 +1,7 @@
 """`memory://`, the default: a dict in this process, bounded, which ends with it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import ClassVar, Self
@@ -24,6 +25,9 @@ class MemoryLocation(Location):
         if url != "memory://":
             raise ValueError("must be memory:// with nothing behind it")
         return cls()
+
+    def scratch(self) -> AbstractContextManager[Location]:
+        return nullcontext(self)
 
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "MemoryDriver":  # noqa: ARG002 - it is always new
         return MemoryDriver(resources.memory_limit)

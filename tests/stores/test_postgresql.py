@@ -296,3 +296,12 @@ def test_tls_is_spoken_and_the_authority_checked(tmp_path: Path) -> None:
             pytest.raises(store.errors, match="certificate verify failed"),
         ):
             store.put(FOO, b"foo")
+
+
+def test_a_scratch_place_is_removed(store: Driver, server: PostgreSQLServer) -> None:
+    location = locate(server.url)
+    with location.scratch() as place, closing(place.open()) as scratch:
+        assert scratch.put(FOO, b"foo") is NEW
+        assert store.count() == 0
+    tables = "SELECT relname FROM pg_class WHERE relname LIKE 'hasher_%' AND relkind = 'r'"
+    assert server.execute(tables) == [("hasher_messages",)]

@@ -4,14 +4,18 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 
-from hasher.stores import Driver, Outcome, Resources, Stored, StoreFull, Unusable, locate
+from hasher.stores import Driver, Outcome, Resources, StoreFull, Unusable, locate
+from hasher.stores.contract import (
+    CHECKS,
+    Check,
+    everything_that_is_stored_can_be_gone_through,
+    fault_of,
+)
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.postgresql.driver import PostgreSQLDriver
@@ -51,105 +55,16 @@ def store(url: str) -> Iterator[Driver]:
         yield opened
 
 
-MESSAGES = [b"", b"\0", b"a", "é😀\U0010ffff".encode(), b"\r\n " * 3, bytes(10**6)]
-
-
-@pytest.mark.parametrize("message", MESSAGES)
-def test_what_was_put_is_got_unchanged(store: Driver, message: bytes) -> None:
-    name = digest(message)
-    assert store.get(name) is None
-    assert store.put(name, message) is NEW
-    assert store.get(name) == message
-
-
-def test_a_repeated_put_says_so_and_changes_nothing(store: Driver) -> None:
-    name = digest(b"foo")
-    assert [store.put(name, b"foo") for _ in range(3)] == [NEW, REPEATED, REPEATED]
-    assert store.get(name) == b"foo"
-    assert store.count() == 1
-
-
-def test_messages_are_counted(store: Driver) -> None:
-    for message in MESSAGES:
-        store.put(digest(message), message)
-    assert store.count() == len(MESSAGES)
-
-
 @pytest.mark.usefixtures("impatient_threads")
-def test_one_put_of_many_at_once_is_the_new_one(store: Driver) -> None:
-    threads, rounds = 16, 100
-    barrier = Barrier(threads)
-
-    def race(_: int) -> list[bool]:
-        news = []
-        for number in range(rounds):
-            message = b"%d" % number
-            barrier.wait()
-            news.append(store.put(digest(message), message) is NEW)
-        return news
-
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(pool.map(race, range(threads)))
-    assert [sum(news) for news in zip(*results, strict=True)] == [1] * rounds
-    assert store.count() == rounds
+@pytest.mark.parametrize("check", CHECKS)
+def test_what_the_contract_says_holds(check: Check, store: Driver, url: str) -> None:
+    check(store, locate(url))
 
 
-@pytest.mark.usefixtures("impatient_threads")
-def test_no_update_is_lost_among_overlapping_puts_and_gets(store: Driver) -> None:
-    threads, calls, distinct = 16, 10_000, 500
-    barrier = Barrier(threads)
-
-    def work(thread: int) -> int:
-        barrier.wait()
-        news = 0
-        for call in range(calls // threads):
-            message = b"%d" % ((call * 7 + thread * 3) % distinct)
-            news += store.put(digest(message), message) is NEW
-            assert store.get(digest(message)) == message
-        return news
-
-    with ThreadPoolExecutor(threads) as pool:
-        news = sum(pool.map(work, range(threads)))
-    assert news == store.count() == distinct
-
-
-def test_many_at_once_say_how_many_are_new(store: Driver) -> None:
-    pairs = [(digest(message), message) for message in MESSAGES]
-    store.put(*pairs[2])
-    assert store.put_many(pairs) == Stored(new=len(pairs) - 1, repeated=1)
-    assert store.put_many(pairs) == Stored(repeated=len(pairs))
-    assert store.put_many([]) == Stored()
-    assert all(store.get(name) == message for name, message in pairs)
-
-
-@pytest.mark.usefixtures("impatient_threads")
-def test_many_that_overlap_are_each_new_once(store: Driver) -> None:
-    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(3000)]
-    barrier = Barrier(4)
-
-    def work(thread: int) -> int:
-        barrier.wait()
-        return store.put_many(pairs[thread * 500 : thread * 500 + 1500]).new
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(work, range(4))) == store.count() == 3000
-
-
-def test_everything_that_is_stored_can_be_gone_through(store: Driver) -> None:
-    assert list(store.items()) == []
-    pairs = {digest(b"%d" % number): b"%d" % number for number in range(5000)}
-    store.put_many(list(pairs.items()))
-    assert dict(store.items()) == pairs
-    assert store.count() == len(pairs)
-
-
-def test_a_second_opener_sees_what_is_stored_where_the_store_is_shared(
-    store: Driver, url: str
-) -> None:
-    store.put(digest(b"foo"), b"foo")
-    with closing(locate(url).open()) as second:
-        assert second.get(digest(b"foo")) == (b"foo" if store.shared else None)
-        assert second.put(digest(b"foo"), b"foo") is (REPEATED if store.shared else NEW)
+def test_a_scratch_place_touches_nothing_beside_it(store: Driver, url: str) -> None:
+    store.put(digest(b"kept"), b"kept")
+    assert fault_of(everything_that_is_stored_can_be_gone_through, locate(url)) is None
+    assert dict(store.items()) == {digest(b"kept"): b"kept"}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

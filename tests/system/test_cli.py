@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import pytest
 
+from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import RedisServer, until
 from tests.support.service import BIN, ROOT, Service
 
@@ -374,3 +375,33 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(url: str) -> None:
     assert b"[####" in shown
     assert b"/s" in shown
     assert b"verified 3,000 of 3,000" in shown
+
+
+def test_a_store_is_put_through_what_hasher_promises(tmp_path: Path, url: str) -> None:
+    status, out, said = flask("selftest", url)
+    assert (status, said) == (0, "")
+    assert out.count(b"ok: ") == len(out.splitlines()) >= 10
+    assert list(tmp_path.glob("messages.db*")) == []
+
+
+def test_a_store_that_breaks_a_promise_is_said_to(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+        status, out, said = flask("selftest", server.url)
+    assert status == 1
+    assert b"FAILED: what was put is got unchanged: the Redis server would drop" in out
+    assert "The store breaks 10 of 10 promises." in said
+
+
+def test_the_schema_is_made_and_messages_move_between_all_stores(
+    tmp_path: Path, url: str, server: RedisServer
+) -> None:
+    with PostgreSQLServer() as database:
+        assert flask("schema", store=database.url)[:2] == (0, b"The store is ready.\n")
+        assert flask("import", store=url, sent=lines(3000))[0] == 0
+        moved = b"3000 messages were new to the target.\n"
+        assert flask("copy", url, database.url)[:2] == (0, moved)
+        assert flask("copy", database.url, server.url)[:2] == (0, moved)
+        assert flask("copy", server.url, f"{database.url}?table=other")[:2] == (0, moved)
+        assert flask("copy", url, database.url)[1] == moved.replace(b"3000", b"0")
+        assert flask("verify", store=database.url)[0] == 0
+        assert flask("stats", store=database.url)[1].startswith(b"messages: 3000\n")

@@ -1,11 +1,15 @@
 """What a `postgresql://` URL says."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import psycopg
 from psycopg import ProgrammingError
 from psycopg.conninfo import make_conninfo
 
@@ -59,6 +63,16 @@ class PostgreSQLLocation(Location):
         )
         driver.prepare()
         return driver
+
+    @contextmanager
+    def scratch(self) -> Iterator[Location]:
+        schema = "".join(self.table.rpartition(".")[:2])
+        place = replace(self, table=f"{schema}hasher_scratch_{token_hex(8)}")
+        try:
+            yield place
+        finally:
+            with suppress(psycopg.Error), psycopg.connect(self.conninfo) as connection:
+                connection.execute(f"DROP TABLE IF EXISTS {Table(place.table).quoted}".encode())
 
 
 def address_of(url: SplitResult) -> dict[str, str]:

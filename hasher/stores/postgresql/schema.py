@@ -47,7 +47,7 @@ class Found(NamedTuple):
 class Table:
     """A table by its name, `name` or `schema.name`, made at first use if `create`."""
 
-    def __init__(self, name: str, *, create: bool) -> None:
+    def __init__(self, name: str, *, create: bool = False) -> None:
         self.name = name
         self.quoted = ".".join(f'"{part}"' for part in name.split("."))
         self._create = create

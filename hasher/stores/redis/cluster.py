@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from hasher.stores.redis.connection import Command, Reply, kind, require
-from hasher.stores.redis.driver import RedisDriver, Row
+from hasher.stores.redis.driver import PREFIX, RedisDriver, Row
 from hasher.stores.redis.server import CONNECT, OPERATE, Access, Server
 from hasher.stores.redis.shared_call import SharedCall
 
@@ -26,8 +26,14 @@ class ClusterDriver(RedisDriver):
     Who holds what is learned on first use, and again when a server fails or has moved a slot.
     """
 
-    def __init__(self, addresses: Sequence[Address], access: Access, replicas: int = 0) -> None:
-        super().__init__(replicas)
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        access: Access,
+        replicas: int = 0,
+        prefix: bytes = PREFIX,
+    ) -> None:
+        super().__init__(replicas, prefix)
         self._access = access
         self._known: dict[Address, Server] = {}
         self._entrances = [self._server_at(address) for address in addresses]

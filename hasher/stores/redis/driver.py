@@ -31,8 +31,8 @@ class RedisDriver(Driver):
     errors: ClassVar[tuple[type[Exception], ...]] = (HiredisError, OSError)
     blocking: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
 
-    def __init__(self, replicas: int = 0) -> None:
-        self._replicas = replicas
+    def __init__(self, replicas: int = 0, prefix: bytes = PREFIX) -> None:
+        self._replicas, self._prefix = replicas, prefix
 
     @abstractmethod
     def _call(self, commands: Sequence[Command], replicas: int = 0) -> list[Reply]:
@@ -47,7 +47,7 @@ class RedisDriver(Driver):
         """Return every server that holds messages."""
 
     def put(self, digest: str, message: bytes) -> Outcome:
-        key = PREFIX + digest.encode()
+        key = self._prefix + digest.encode()
         commands: list[Command] = [(b"SET", key, message, b"NX")]
         if len(message) <= SMALL:
             commands.append((b"GET", key))
@@ -60,7 +60,7 @@ class RedisDriver(Driver):
         return Outcome.NEW if settled.new else Outcome.REPEATED
 
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
-        rows = [(PREFIX + digest.encode(), message) for digest, message in messages]
+        rows = [(self._prefix + digest.encode(), message) for digest, message in messages]
         stored = [self._put(trip) for group in self._by_server(rows) for trip in trips(group)]
         return Stored(*map(sum, zip(*stored, strict=True))) if stored else Stored()
 
@@ -101,7 +101,7 @@ class RedisDriver(Driver):
             require(reply)
 
     def get(self, digest: str) -> bytes | None:
-        message: Reply = self._call([(b"GET", PREFIX + digest.encode())])[0]
+        message: Reply = self._call([(b"GET", self._prefix + digest.encode())])[0]
         if type(message) is ReplyError:
             require(message, but="WRONGTYPE")
             raise DamagedMessage(digest)
@@ -110,7 +110,7 @@ class RedisDriver(Driver):
 
     def items(self) -> Iterator[tuple[str, bytes | None]]:
         for server in self._servers():
-            for keys in scan(server, 10 * BATCH):
+            for keys in scan(server, self._prefix, 10 * BATCH):
                 for start in range(0, len(keys), BATCH):
                     yield from self._read(keys[start : start + BATCH])
 
@@ -119,11 +119,20 @@ class RedisDriver(Driver):
         for key, found in zip(keys, self._call([(b"GET", key) for key in keys]), strict=True):
             require(found, but="WRONGTYPE")
             if found is not None:
-                digest = key.removeprefix(PREFIX).decode(errors="replace")
+                digest = key.removeprefix(self._prefix).decode(errors="replace")
                 yield digest, None if kind(found) else found
 
     def count(self) -> int:
-        return sum(len(keys) for server in self._servers() for keys in scan(server, 10_000))
+        return sum(
+            len(keys) for server in self._servers() for keys in scan(server, self._prefix, 10_000)
+        )
+
+    def remove_all(self) -> None:
+        """Remove everything, for a scratch place."""
+        for server in self._servers():
+            for keys in scan(server, self._prefix, BATCH):
+                for key in keys:
+                    require(self._call([(b"DEL", key)])[0])
 
     def check(self) -> str | None:
         remarks = [examine(server, self._replicas) for server in self._servers()]
@@ -156,11 +165,11 @@ def compare(rows: Sequence[Row], found: Sequence[Reply]) -> tuple[list[Row], lis
     return missing, damaged
 
 
-def scan(server: Server, count: int) -> Iterator[list[bytes]]:
-    """Yield the keys of messages that `server` holds, about `count` at once."""
+def scan(server: Server, prefix: bytes, count: int) -> Iterator[list[bytes]]:
+    """Yield the keys under `prefix` that `server` holds, about `count` at once."""
     cursor = b"0"
     while True:
-        command = (b"SCAN", cursor, b"MATCH", PREFIX + b"*", b"COUNT", b"%d" % count)
+        command = (b"SCAN", cursor, b"MATCH", prefix + b"*", b"COUNT", b"%d" % count)
         cursor, keys = require(server.call([command])[0])
         yield keys
         if cursor == b"0":

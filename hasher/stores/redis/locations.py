@@ -1,13 +1,16 @@
 """Where messages are kept, as a URL of Redis says."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from hasher.stores.driver import DEFAULT, Location, Resources
 from hasher.stores.redis.cluster import ClusterDriver
-from hasher.stores.redis.driver import RedisDriver
+from hasher.stores.redis.driver import PREFIX, RedisDriver
 from hasher.stores.redis.server import Access, Server
 from hasher.stores.redis.single import SingleDriver
 from hasher.stores.urls import parameters
@@ -23,6 +26,7 @@ class RedisLocation(Location):
     port: int
     access: Access
     replicas: int
+    prefix: bytes = PREFIX
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -39,8 +43,11 @@ class RedisLocation(Location):
         replicas = int(query.get("replicas", 0))
         return cls(url, host_of(split), port_of(split), access, replicas)
 
+    def scratch(self) -> AbstractContextManager[Location]:
+        return emptied(replace(self, prefix=new_prefix()))
+
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
-        return SingleDriver(Server(self.host, self.port, self.access), self.replicas)
+        return SingleDriver(Server(self.host, self.port, self.access), self.replicas, self.prefix)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class ClusterLocation(Location):
     addresses: tuple[tuple[str, int], ...]
     access: Access
     replicas: int
+    prefix: bytes = PREFIX
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -62,8 +70,26 @@ class ClusterLocation(Location):
         access = Access(*credentials(urlsplit(f"//{split.netloc.split(',')[0]}")))
         return cls(url, addresses, access, int(query.get("replicas", 0)))
 
+    def scratch(self) -> AbstractContextManager[Location]:
+        return emptied(replace(self, prefix=new_prefix()))
+
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> RedisDriver:  # noqa: ARG002 - nothing is made
-        return ClusterDriver(self.addresses, self.access, self.replicas)
+        return ClusterDriver(self.addresses, self.access, self.replicas, self.prefix)
+
+
+def new_prefix() -> bytes:
+    """Return a prefix that no key has."""
+    return b"hasher-scratch-%s:" % token_hex(8).encode()
+
+
+@contextmanager
+def emptied(place: RedisLocation | ClusterLocation) -> Iterator[Location]:
+    """Lend a scratch place, and remove afterwards what is in it."""
+    try:
+        yield place
+    finally:
+        with closing(place.open()) as driver, suppress(*driver.errors):
+            driver.remove_all()
 
 
 def host_of(url: SplitResult) -> str:

@@ -5,9 +5,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, ClassVar, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -72,6 +73,15 @@ class SQLiteLocation(Location):
         if not create or not inherited(driver.path):
             driver.prepare(create=create)
         return driver
+
+    @contextmanager
+    def scratch(self) -> Iterator[Location]:
+        place = replace(self, path=f"{self.path}-scratch-{token_hex(8)}")
+        try:
+            yield place
+        finally:
+            for suffix in ("", "-wal", "-shm", "-turn"):
+                Path(f"{place.path}{suffix}").unlink(missing_ok=True)
 
 
 class SQLiteDriver(Driver):
