@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run fleet test lint format bench sweep scaling lock screenshots clean
+.PHONY: help run fleet test lint format bench tune scaling lock screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,13 +42,14 @@ bench: .venv/bench ## Compare hasher with what else one could use (ten minutes)
 	@$(BIN)/python -m bench --results $(RESULTS) compare \
 		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(STORED) --most $(MOST) --before "$(BEFORE)"
 
-# `make sweep STORES=memory THREADS=2` is a short one.
-STORES ?= memory,sqlite,redis
-THREADS ?= 32
+# For instance STORE=sqlite FOR="latency 20", LOAD=reads, or TUNE="--replay access.log --write FILE".
+STORE ?= memory
+LOAD ?= mixed
+FOR ?= throughput
 
-sweep: .venv/bench ## Search for the best number of workers and threads here (ten minutes)
-	@$(BIN)/python -m bench --results $(RESULTS) sweep \
-		--seconds $(SECONDS) --stores $(STORES) --threads $(THREADS)
+tune: .venv/bench ## Find the settings that serve the most on this machine (three minutes)
+	@$(BIN)/python -m bench --results $(RESULTS) tune \
+		--store $(STORE) --load $(LOAD) --for $(FOR) $(TUNE)
 
 WEIGHED ?= 300000
 

@@ -1,13 +1,17 @@
-"""The command line: `python -m bench compare`, `sweep`, `scaling` or `documents`."""
+"""The command line: `python -m bench compare`, `tune`, `scaling` or `documents`."""
 
 import argparse
+import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from bench import compare, documents, pictures, report, scaling, sweep
+from bench import answer, compare, documents, report, scaling, traffic, tune
 from bench.contenders import CONTENDERS
+from bench.load import Failed
 from bench.stores import STORES
+from bench.traffic import MIXES
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -15,8 +19,10 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Do what the command line says."""
     options = parsed()
-    require(wrk="wrk", taskset="util-linux")
-    options.run(options)
+    try:
+        options.run(options)
+    except Failed as failure:
+        sys.exit(f"bench: {failure}.")
 
 
 def require(**programs: str) -> None:
@@ -28,6 +34,7 @@ def require(**programs: str) -> None:
 
 def run_comparison(options: argparse.Namespace) -> None:
     """Compare, keep the figures, and print the tables; the documents show those in RESULTS."""
+    require(wrk="wrk", taskset="util-linux")
     effort = compare.Effort(
         *(options.seconds, options.rounds, options.stored, options.most),
         *(tuple(options.only), options.before),
@@ -36,18 +43,31 @@ def run_comparison(options: argparse.Namespace) -> None:
     show(options, "bench.md")
 
 
-def run_sweep(options: argparse.Namespace) -> None:
-    """Search, keep the figures, and print the sweet spots."""
-    effort = sweep.Effort(options.stores, options.seconds, options.workers, options.threads)
-    results = sweep.sweep(effort)
-    sweep.write(results, options.results)
-    pictures.heat_maps(results, options.results / "sweep.svg")
-    show(options, "sweep.md")
+def run_tune(options: argparse.Namespace) -> None:
+    """Search, keep the figures, and print the answer."""
+    mix = MIXES[options.load]
+    if options.replay:
+        with options.replay.open(errors="replace") as lines:
+            mix = traffic.recorded(lines)
+        print(f"The recorded load: {mix}.")
+    question = tune.Question(
+        options.store,
+        mix,
+        aim(" ".join(options.aim)),
+        options.minutes,
+        options.connections,
+        options.cores,
+    )
+    found = tune.tune(replace(question, clients=options.clients), compare.say)
+    answer.write(question, found, options.results)
+    if options.write:
+        answer.write_environment(options.write, found.answer)
+    print(answer.told(question, found))
 
 
 def run_scaling(options: argparse.Namespace) -> None:
     """Hold the capacity model against this machine, and print how far off it is."""
-    require(**{"nginx": "nginx", "redis-server": "redis-server"})
+    require(wrk="wrk", taskset="util-linux", **{"nginx": "nginx", "redis-server": "redis-server"})
     effort = scaling.Effort(options.seconds, options.rounds, options.stored)
     scaling.write(scaling.scaling(effort), options.results)
     show(options, "scaling.md")
@@ -76,13 +96,24 @@ def parsed() -> argparse.Namespace:
     one.add_argument("--only", action="append", default=[], choices=names, metavar="NAME")
     one.set_defaults(run=run_comparison)
 
-    two = commands.add_parser("sweep", help="the best number of workers and threads")
-    usual = sweep.Effort()
-    two.add_argument("--stores", type=stores, default=usual.stores, help="memory,sqlite,…")
-    two.add_argument("--seconds", type=positive, default=usual.seconds, help="of each measurement")
-    two.add_argument("--workers", type=positive, default=usual.workers, help="at most")
-    two.add_argument("--threads", type=positive, default=usual.threads, help="at most")
-    two.set_defaults(run=run_sweep)
+    two = commands.add_parser("tune", help="the settings that serve the most here")
+    two.add_argument("--store", type=store, default="memory", help=f"{', '.join(STORES)}, or a URL")
+    two.add_argument("--load", choices=MIXES, default="mixed")
+    two.add_argument("--replay", type=Path, metavar="LOG", help="an access log, for its mix")
+    two.add_argument(
+        "--for",
+        dest="aim",
+        default=["throughput"],
+        nargs="+",
+        metavar="AIM",
+        help="throughput (the most answered), or latency MS (the most offered with p99 below it)",
+    )
+    two.add_argument("--minutes", type=float, default=3.0, help="at most")
+    two.add_argument("--connections", type=positive, default=32)
+    two.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
+    two.add_argument("--clients", type=positive, default=max(1, (os.cpu_count() or 1) // 4))
+    two.add_argument("--write", type=Path, metavar="FILE", help="an environment file to set it in")
+    two.set_defaults(run=run_tune)
 
     three = commands.add_parser("scaling", help="the capacity model against this machine")
     three.add_argument("--seconds", type=positive, default=2, help="of each measurement")
@@ -102,12 +133,21 @@ def positive(text: str) -> int:
     return number
 
 
-def stores(text: str) -> tuple[str, ...]:
-    """Names of stores, between commas."""
-    names = tuple(text.split(","))
-    if unknown := set(names) - set(STORES):
-        raise argparse.ArgumentTypeError(f"{unknown} is none of {', '.join(STORES)}")
-    return names
+def store(text: str) -> str:
+    """A name of STORES, or a URL."""
+    if text not in STORES and "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(STORES)}, and no URL")
+    return text
+
+
+def aim(text: str) -> float | None:
+    """The most that a p99 may be, in seconds; None of `throughput`."""
+    what, _, limit = text.partition(" ")
+    if what == "latency":
+        return float(limit or 50) / 1000
+    if text != "throughput":
+        raise argparse.ArgumentTypeError(f"{text} is neither throughput nor latency MS")
+    return None
 
 
 if __name__ == "__main__":

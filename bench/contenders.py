@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,8 @@ THREADS = "8"
 PROCESSES = "worker_processes 1;"  # on the one core that it has
 ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: a million messages do not fit the default
 
+NOTHING: Mapping[str, str] = {}
+
 Started = AbstractContextManager[Server]
 
 
@@ -33,11 +35,13 @@ def hasher(
     folder: Path, core: str | None, store: str = "memory", root: Path = ROOT, **env: str
 ) -> Iterator[Server]:
     """One worker of the hasher in `root`, started as the Procfile does, on a store of STORES."""
-    with STORES[store](folder) as url, instance(folder, core, url, root, **env) as server:
+    with STORES[store](folder) as url, instance(folder, core, url, root, env) as server:
         yield server
 
 
-def instance(folder: Path, core: str | None, url: str, root: Path = ROOT, **env: str) -> Server:
+def instance(
+    folder: Path, core: str | None, url: str, root: Path = ROOT, env: Mapping[str, str] = NOTHING
+) -> Server:
     """One gunicorn with hasher on the store that `url` names."""
     (port,) = free_ports(1)
     settings = {

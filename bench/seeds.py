@@ -100,6 +100,15 @@ def store_and_read(port: int, numbers: Iterable[int], size: int) -> None:
             expect(client.get(name), 200, line("message", text))
 
 
+def store_all(port: int, texts: Iterable[str]) -> None:
+    """Store these plain texts; Failed if one is refused."""
+    with Client(port) as client:
+        for text in texts:
+            status, answer = client.post(line("message", text))
+            if status not in {200, 201}:
+                raise Failed(f"a message was answered with {status}: {answer[:100]!r}")
+
+
 def sow_many(port: int, count: int, digests: Path) -> None:
     """Store so many messages in bulk; digests of a sample, from all over, go to the file."""
     require_bulk(port)

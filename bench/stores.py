@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +61,11 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
 }
 
 
+def opened(store: str, folder: Path) -> AbstractContextManager[str]:
+    """A block with the URL of a store: an empty one of STORES, or one that is there, by its URL."""
+    return nullcontext(store) if "://" in store else STORES[store](folder)
+
+
 @contextmanager
 def redis_server(folder: Path, port: int, *options: str) -> Iterator[None]:
     """A redis-server with its files in `folder`."""
@@ -83,9 +88,9 @@ def is_whole(port: int) -> bool:
     return b"cluster_state:ok" in ask(port, b"CLUSTER INFO")
 
 
-def ask(port: int, command: bytes) -> bytes:
-    """What a Redis server answers to a command, its first packet; nothing where it is not there."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+def ask(port: int, command: bytes, host: str = "127.0.0.1") -> bytes:
+    """What a Redis server answers to a command, its first packet; nothing if it is not there."""
+    with suppress(OSError), socket.create_connection((host, port), 1) as connection:
         connection.sendall(command + b"\r\n")
         return connection.recv(65536)
     return b""

@@ -264,7 +264,7 @@ def compare(sent: bytes, using: Setup) -> bool:
 
 def run(count: int, seed: int, within: float | None = None) -> Counts:
     """Compare `count` requests, or as many as are done within so many seconds."""
-    chance, counts = random.Random(seed), Counts()  # noqa: S311 - not a secret
+    chance, counts = random.Random(seed), Counts()
     kinds = setups()
     deadline = None if within is None else time.monotonic() + within
     while counts.sent < count and (deadline is None or time.monotonic() < deadline):

@@ -49,7 +49,7 @@ def run(folder: Path, synchronous: str) -> Disk:
 
 def put(disk: Disk, store: SQLiteDriver, name: str) -> None:
     """Put messages of all sizes, one by one and many at once, and note each that is stored."""
-    chance = Random(name)  # noqa: S311 - chance that can be had again
+    chance = Random(name)
     for call in range(CALLS):
         count = 30 if call % 20 == 10 else 1
         texts = [f"{name} {call} {text} ".encode() for text in range(count)]
@@ -65,7 +65,7 @@ def put(disk: Disk, store: SQLiteDriver, name: str) -> None:
 
 def losses(events: Sequence[Event], folder: Path, moments: int) -> Iterator[str]:
     """Yield what is wrong after power cuts at so many moments of the recorded ones."""
-    chance = Random(4)  # noqa: S311 - as above
+    chance = Random(4)
     chosen = set(chance.sample(range(len(events)), moments))
     remains = Remains()
     for event in events:

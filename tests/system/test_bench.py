@@ -1,16 +1,26 @@
 """Every contender that can run here runs, for a second, and does what hasher does."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from bench.clients import Client, Clients, Plan, Step
 from bench.contenders import CONTENDERS, HASHER, Contender, hasher
 from bench.load import Failed, run, single
+from bench.race import Race
 from bench.scaling import Effort, cached_service, reads_through
 from bench.seeds import check, sow, write_digests
+from bench.servers import Server
+from bench.traffic import MIXES
+from bench.tune import Field, Question, Setting
 from tests.support.documents import ROOT
 from tests.support.servers import program, skip
 
@@ -69,12 +79,12 @@ def test_a_load_that_is_refused_is_no_figure(tmp_path: Path) -> None:
 SHORT = ["--seconds", "1", "--rounds", "1", "--stored", "2000"]
 COMMANDS = {
     "compare": [*SHORT, "--only", HASHER["memory"]],
-    "sweep": ["--seconds", "1", "--stores", "memory", "--workers", "1", "--threads", "1"],
+    "tune": ["--store", "memory", "--minutes", "0.1"],
     "scaling": SHORT,
 }
 WRITTEN = {
     "compare": ("bench", ["json", "md"]),
-    "sweep": ("sweep", ["json", "md", "svg"]),
+    "tune": ("tune-memory", ["json", "svg"]),
     "scaling": ("scaling", ["json", "md"]),
 }
 
@@ -90,6 +100,96 @@ def test_a_command_measures_and_writes_what_it_found(command: str, tmp_path: Pat
     assert ended.returncode == 0, ended.stdout + ended.stderr
     stem, kinds = WRITTEN[command]
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"{stem}.{kind}" for kind in kinds]
-    table = (tmp_path / f"{stem}.md").read_text()
-    assert table in ended.stdout
-    assert "memory" in table
+    told = [(tmp_path / f"{stem}.md").read_text()] if "md" in kinds else ["WEB_CONCURRENCY=1\n"]
+    assert told[0] in ended.stdout
+
+
+SLEEPING = """
+import time
+from wsgi import app
+answer = app.wsgi_app
+
+def sleeping(environ, start_response):
+    time.sleep(0.005)
+    return answer(environ, start_response)
+
+app.wsgi_app = sleeping
+"""
+
+
+class FieldWithFault(Field):
+    """Candidates of which one sleeps in each request, on the one thread that it has."""
+
+    fault = Setting(1, 1)
+
+    def service(self, setting: Setting) -> Server:
+        server = super().service(setting)
+        if setting == self.fault:
+            (self.folder / "sleeping.py").write_text(SLEEPING)
+            server.command = [
+                *server.command[:-1],
+                "--pythonpath",
+                str(self.folder),
+                "sleeping:app",
+            ]
+        return server
+
+
+def test_a_candidate_that_sleeps_leaves_within_three_blocks(tmp_path: Path) -> None:
+    question = Question("memory", MIXES["mixed"])
+    settings = [Setting(1, 4), Setting(1, 8), FieldWithFault.fault]
+    race = Race(settings, lambda setting: (setting.threads,))
+    with (
+        Clients(1, question.client_cores) as clients,
+        FieldWithFault(question, "memory://", tmp_path, clients) as field,
+    ):
+        field.start(settings)
+        for _ in range(3):
+            race.add({setting: field.measure(setting) for setting in race.left})
+    assert FieldWithFault.fault in race.gone
+    assert race.gone[FieldWithFault.fault].high < 1
+
+
+def test_the_most_that_can_be_offered_is_found(tmp_path: Path) -> None:
+    """At what was offered up to the limit, the latency kept to it."""
+    question = Question("memory", MIXES["reads"], latency=0.5)
+    with (
+        Clients(1, question.client_cores) as clients,
+        Field(question, "memory://", tmp_path, clients) as field,
+    ):
+        field.start([Setting(1, 8)])
+        rate = field.measure(Setting(1, 8))
+        held = field.answers[Setting(1, 8)]
+    assert rate > 10
+    assert [answers.p99 <= 0.5 for answers in held] == [True]
+
+
+@pytest.fixture
+def standing_still() -> Iterator[int]:
+    """The port of a server of one connection, that once stands still for half a second."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            for number, _ in enumerate(iter(lambda: lines.readline() + lines.readline(), b"")):
+                lines.readline()
+                time.sleep(0.5 if number == 100 else 0)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def test_time_counts_from_when_a_request_was_due(standing_still: int) -> None:
+    """Two hundred a second over one connection: what was due in the pause came late too."""
+    plan = Plan(standing_still, MIXES["reads"], (Step(2.0, 200.0),), connections=1)
+    client = Client(plan, "a" * 16)
+    (answers,) = client.run()
+    client.close()
+    late = [latency for latency in answers.latencies if latency > 0.1]
+    assert len(answers.latencies) == 400
+    assert 0.5 <= max(answers.latencies) < inf
+    assert len(late) >= 0.9 * 0.4 * 200

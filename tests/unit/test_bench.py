@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench import capacity, documents, report, scaling, sweep
+from bench import capacity, documents, report, scaling
 from bench.capacity import Demand, cores, masters, room
 from bench.contenders import CONTENDERS, HASHER, TEXTBOOK, before
 from bench.load import Failed, figures
 from bench.report import Spread, ratios, spread
-from bench.sweep import Point, exhausted, noise_of, sweet_spot
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,61 +56,6 @@ def test_rounds_that_lack_one_of_the_two_are_left_out() -> None:
     assert ratios([200, None, 300], [100, 50, None]) == Spread(2.0, 2.0, 2.0)
     assert ratios([None], [1.0]) is None
     assert spread([]) is None
-
-
-@pytest.mark.parametrize(
-    ("rates", "ends"),
-    [
-        ([100], False),
-        ([100, 104], False),
-        ([100, 104, 109], True),
-        ([100, 111], False),
-        ([100, 90, 120], False),  # a second thread alone often costs
-        ([100, 120, 119], False),
-        ([100, 120, 119, 121], True),
-        ([100, 120, 119, 140], False),
-        ([100, 104, 111], False),  # slow gains add up: what counts is the best before them
-    ],
-)
-def test_a_climb_ends_after_two_steps_without_gain(rates: list[float], ends: bool) -> None:  # noqa: FBT001
-    assert exhausted(rates, noise=0.1, patience=2) is ends
-
-
-def test_without_patience_one_step_without_gain_ends_it() -> None:
-    assert exhausted([100, 109], noise=0.1, patience=1)
-    assert not exhausted([100, 111], noise=0.1, patience=1)
-
-
-def test_noise_is_how_far_repeats_differ() -> None:
-    assert noise_of([100, 100, 100]) == 0
-    assert noise_of([95, 100, 105]) == pytest.approx(0.1)
-
-
-def point(workers: int, threads: int, rate: float, p99: float) -> Point:
-    return Point("sqlite", "mixed", False, workers, threads, rate, p99)  # noqa: FBT003
-
-
-def test_the_sweet_spot_is_the_quickest_of_those_that_answer_as_many() -> None:
-    points = [point(1, 1, 80, 2), point(1, 8, 96, 5), point(2, 8, 100, 9), point(2, 16, 99, 20)]
-    assert sweet_spot(points, noise=0.05) == points[1]
-    assert sweet_spot(points, noise=0.02) == points[2]
-
-
-def test_a_machine_that_is_too_noisy_is_told_no_sweet_spot() -> None:
-    points = [
-        Point("memory", load.name, pinned, 1, 4, 1000, 5)
-        for load in sweep.LOADS
-        for pinned in (False, True)
-    ]
-    machine = {"date": "2026-01-01", "cpu": "a CPU", "cores": 2}
-
-    def told(noise: float) -> str:
-        stores = {"memory": {"noise": noise, "points": points}}
-        return sweep.markdown({"machine": machine, "stores": stores})
-
-    assert "`WEB_CONCURRENCY=1 HASHER_THREADS=4`" in told(0.05)
-    assert "WEB_CONCURRENCY" not in told(0.5)
-    assert "memory: too noisy to tell." in told(0.5)
 
 
 def result(**costs: float) -> dict[str, Any]:
@@ -228,7 +172,7 @@ def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
 
 
 def test_nothing_of_hasher_is_imported() -> None:
-    script = "import sys, bench.compare, bench.scaling, bench.sweep; print(*sys.modules)"
+    script = "import sys, bench.compare, bench.scaling, bench.answer; print(*sys.modules)"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]

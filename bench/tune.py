@@ -1,0 +1,348 @@
+"""The search for the settings that serve the most on this machine, and how sure that is.
+
+Each candidate's service runs, and waits while another is measured. A race (bench/race.py) drops
+those that are certainly slower, and tries the neighbours of the best. What the answer gains over
+the defaults is then measured anew, since the one that has won is flattered by having won.
+"""
+
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import exp, log
+from pathlib import Path
+from statistics import median
+from typing import Self
+
+from bench import limits, machine, seeds
+from bench.clients import Answers, Clients, Plan, Step
+from bench.compare import scratch
+from bench.contenders import instance
+from bench.load import Failed
+from bench.race import FIRST_LOOK, Interval, Race, paired
+from bench.servers import Server
+from bench.stores import opened
+from bench.traffic import Mix, seeds_of
+
+SLICE = 0.5  # seconds that a candidate is measured in a block
+STEP = 0.2  # seconds at each rate, for --for latency
+RISE = 1.07  # from one rate to the next
+STEPS = 20  # at most, in one measurement
+ANEW = 0.25  # of the time, for measuring the answer against the defaults
+PAIRS = range(6, 31)  # how many measurements that is of each
+MOST_THREADS = 64
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What an operator sets."""
+
+    workers: int
+    threads: int
+    pinned: bool = False
+
+    def variables(self) -> dict[str, str]:
+        """The environment that says so."""
+        return {
+            "WEB_CONCURRENCY": str(self.workers),
+            "HASHER_THREADS": str(self.threads),
+            "HASHER_CPU_AFFINITY": str(int(self.pinned)),
+        }
+
+    def __str__(self) -> str:
+        return f"{self.workers} × {self.threads}{', pinned' if self.pinned else ''}"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for, of which store, under which load."""
+
+    store: str
+    """One of STORES, or the URL of a store, which then keeps the messages that are written."""
+    mix: Mix
+    latency: float | None = None
+    """Seconds: the most that is offered with a p99 below it; None: the most that is answered."""
+    minutes: float = 3.0
+    connections: int = 32
+    cores: str | None = None
+    """The server's, as taskset takes them; the clients have the others. None: all share all."""
+    clients: int = 1
+    """Processes that ask."""
+
+    @property
+    def server_cores(self) -> set[int]:
+        """The cores that the server may use."""
+        return machine.listed(self.cores) if self.cores else os.sched_getaffinity(0)
+
+    @property
+    def client_cores(self) -> list[int]:
+        """The cores that the clients may use: those left, or all if none is."""
+        usable = os.sched_getaffinity(0)
+        return sorted(usable - self.server_cores or usable)
+
+    @property
+    def most_workers(self) -> int:
+        """So many may be tried; a dict in memory has one."""
+        return 1 if self.store == "memory" else 2 * len(self.server_cores)
+
+    def default(self) -> Setting:
+        """What hasher does unless it is told otherwise."""
+        return Setting(1 if self.store == "memory" else len(self.server_cores), 8)
+
+    def first(self) -> list[Setting]:
+        """The candidates of the first block."""
+        workers = {1, self.default().workers}
+        return sorted({Setting(w, t, p) for w in workers for t in (2, 8) for p in (False, True)})
+
+    def neighbours(self, of: Setting) -> list[Setting]:
+        """What differs from it by one step, within what may be tried."""
+        w, t = of.workers, of.threads
+        near = [replace(of, workers=number) for number in (2 * w, w // 2)]
+        near += [replace(of, threads=number) for number in (2 * t, t // 2)]
+        near += [replace(of, pinned=not of.pinned)]
+        return [
+            one
+            for one in near
+            if 1 <= one.workers <= self.most_workers and 1 <= one.threads <= MOST_THREADS
+        ]
+
+
+class Field:
+    """The services of all candidates, on one store, for a `with` block."""
+
+    def __init__(self, question: Question, url: str, folder: Path, clients: Clients) -> None:
+        self.question, self.url, self.folder, self.clients = question, url, folder, clients
+        self.servers: dict[Setting, Server] = {}
+        self.answers: dict[Setting, list[Answers]] = defaultdict(list)
+        """What every measurement of each came to; of a rising load, the last step that held."""
+        self._start_at: dict[Setting, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(list(self.servers))
+
+    def start(self, settings: list[Setting]) -> None:
+        """Start these, two at a time, with the messages stored that will be read."""
+        services = {setting: self.service(setting) for setting in settings}
+
+        def enter(setting: Setting) -> None:
+            self.servers[setting] = services[setting].__enter__()
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(enter, settings))
+        for setting in settings if self.question.store == "memory" else settings[:1]:
+            seeds.store_all(self.servers[setting].port, seeds_of(self.question.mix))
+
+    def service(self, setting: Setting) -> Server:
+        """A service to start."""
+        return instance(
+            self.folder,
+            self.question.cores,
+            self.url,
+            env={**setting.variables(), "HASHER_DRAIN_SECONDS": "0"},
+        )
+
+    def stop(self, settings: list[Setting]) -> None:
+        """End services that are not needed any more."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(Server.stop, [self.servers.pop(setting) for setting in settings]))
+
+    def measure(self, setting: Setting) -> float:
+        """Requests a second: those that were answered, or could be offered."""
+        if self.question.latency is None:
+            return self._answered(setting)
+        return self._offered(setting, self.question.latency)
+
+    def _answered(self, setting: Setting) -> float:
+        (found,) = self.clients.run(self._plan(setting, Step(SLICE)))
+        self.answers[setting].append(found)
+        return max(found.rate, 1.0)
+
+    def _offered(self, setting: Setting, latency: float) -> float:
+        """The rate at which p99 passes `latency`, while more and more is offered."""
+        if setting not in self._start_at:
+            self._start_at[setting] = self._answered(setting) / 2
+            self.answers[setting].clear()
+        rates = [self._start_at[setting] * RISE**step for step in range(STEPS)]
+        steps = (Step(STEP, rate) for rate in rates)
+        found = self.clients.run(self._plan(setting, *steps))
+        held = [step for step in found if step.p99 <= latency]
+        self.answers[setting].append(held[-1] if held else found[0])
+        reached = crossing(rates, [step.p99 for step in found], latency)
+        self._start_at[setting] = max(10.0, reached * 0.75)
+        return max(reached, 1.0)
+
+    def _plan(self, setting: Setting, *steps: Step) -> Plan:
+        patience = {"patience": self.question.latency} if self.question.latency else {}
+        connections = self.question.connections * (4 if self.question.latency else 1)
+        port = self.servers[setting].port
+        return Plan(port, self.question.mix, steps, connections, **patience)
+
+    def p99(self, setting: Setting) -> float:
+        """The 99th percentile of a setting's latencies, in seconds, a median of measurements."""
+        found = [answers.p99 for answers in self.answers[setting]]
+        return float(median(found)) if found else 0.0
+
+
+def crossing(rates: list[float], p99s: list[float], latency: float) -> float:
+    """Return the rate at which p99 passes `latency`, between two steps by their p99s."""
+    for number, p99 in enumerate(p99s):
+        if p99 > latency:
+            if not number:
+                return rates[0] / RISE
+            below = p99s[number - 1]
+            part = min(1.0, (latency - below) / (p99 - below))
+            return rates[number - 1] * exp(part * log(rates[number] / rates[number - 1]))
+    return rates[len(p99s) - 1]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a candidate stands to the best."""
+
+    setting: Setting
+    against_best: Interval
+    is_left: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a search."""
+
+    answer: Setting
+    default: Setting
+    gain: Interval
+    """Of the answer over the defaults, measured anew, with 95 %."""
+    rate: float
+    p99: float
+    """To expect of the answer; in seconds."""
+    is_decided: bool
+    """Whether all that are left differ too little to matter; otherwise time was up."""
+    standings: list[Standing]
+    blocks: int
+    seconds: float
+    clients_share: float
+    """Of all the machine's cores, while it was measured."""
+    needs: limits.Needs
+    refused: list[str]
+    """Candidates that a limit of this machine or of the store forbids, and why."""
+
+
+Say = Callable[[str], None]
+
+
+def tune(question: Question, say: Say) -> Found:
+    """Search for the answer; `say` is told how it goes."""
+    begin = time.monotonic()
+    end = begin + question.minutes * 60
+    with (
+        scratch() as folder,
+        opened(question.store, folder) as url,
+        Clients(question.clients, question.client_cores) as clients,
+        Field(question, url, folder, clients) as field,
+    ):
+        known = limits.of(url, question.connections)
+        search = Search(field, known, say)
+        search.run(end - (end - begin) * ANEW)
+        return search.finish(begin, end)
+
+
+class Search:
+    """A race of the settings that the limits allow, with those that it makes worth trying."""
+
+    def __init__(self, field: Field, known: limits.Limits, say: Say) -> None:
+        self.field, self.limits, self.say = field, known, say
+        self.refused: dict[Setting, str] = {}
+        self.default = field.question.default()
+        if reason := known.forbid(self.default.workers, self.default.threads):
+            raise Failed(f"the defaults cannot run here: {reason}")
+        self.race = Race(self.allowed(field.question.first()), self.simplicity)
+        self.tried = set(self.race.left)
+
+    def allowed(self, settings: list[Setting]) -> list[Setting]:
+        """Those that no limit forbids."""
+        reasons = {one: self.limits.forbid(one.workers, one.threads) for one in settings}
+        self.refused |= {one: reason for one, reason in reasons.items() if reason}
+        return [one for one, reason in reasons.items() if not reason]
+
+    def simplicity(self, setting: Setting) -> tuple[float, ...]:
+        """What is preferred where speed tells no difference: less of it."""
+        return setting.workers, setting.threads, self.field.p99(setting)
+
+    def run(self, until: float) -> None:
+        """Race until the answer is decided or time is up."""
+        self.field.start(self.race.left)
+        while time.monotonic() < until:
+            is_look = self.block()
+            self.say(self.progress(until))
+            if is_look and not self.changed() and self.race.is_decided:
+                return
+
+    def block(self) -> bool:
+        """Measure each candidate left, in random order; True if that made a look due."""
+        order = random.sample(self.race.left, len(self.race.left))
+        return self.race.add({setting: self.field.measure(setting) for setting in order})
+
+    def changed(self) -> bool:
+        """Stop what has left, and start what is worth trying; whether anything new takes part."""
+        self.field.stop([*(set(self.field.servers) - set(self.race.left) - {self.default})])
+        near = self.field.question.neighbours(self.race.best)
+        fresh = self.allowed([one for one in near if one not in self.tried])
+        self.tried |= set(near)
+        self.field.start(fresh)
+        for setting in fresh:
+            self.race.join(setting)
+        return any(self.race.rounds(one) < FIRST_LOOK for one in self.race.left)
+
+    def progress(self, until: float) -> str:
+        """The race as it stands, in a line."""
+        best, left = self.race.best, max(0.0, until - time.monotonic())
+        others = ", ".join(str(one) for one in sorted(self.race.left) if one != best)
+        return (
+            f"block {self.race.blocks}: {len(self.race.left)} of {len(self.tried)} left, "
+            f"{left:.0f} s; best {best}" + (f"; also {others}" if others else "")
+        )
+
+    def finish(self, begin: float, end: float) -> Found:
+        """Measure the answer anew, beside the defaults."""
+        race, field, answer = self.race, self.field, self.race.choice
+        standings = [
+            Standing(one, race.against(one, race.best), is_left=True) for one in sorted(race.left)
+        ]
+        standings += [Standing(one, how, is_left=False) for one, how in sorted(race.gone.items())]
+        field.answers.clear()
+        self.say(f"{answer} beside the defaults, {self.default}")
+        gain, rate = self.measured_anew(answer, end)
+        return Found(
+            answer=answer,
+            default=self.default,
+            gain=gain,
+            rate=rate,
+            p99=field.p99(answer),
+            is_decided=race.is_decided,
+            standings=standings,
+            blocks=race.blocks,
+            seconds=time.monotonic() - begin,
+            clients_share=field.clients.cpu / field.clients.seconds / (os.cpu_count() or 1),
+            needs=self.limits.needs(field.servers[answer], answer.workers, answer.threads),
+            refused=[f"{one}: {reason}" for one, reason in self.refused.items()],
+        )
+
+    def measured_anew(self, answer: Setting, end: float) -> tuple[Interval, float]:
+        """The gain over the defaults, and the answer's rate: medians of fresh measurements."""
+        pair = sorted({answer, self.default})
+        rates: dict[Setting, list[float]] = {setting: [] for setting in pair}
+        for done in range(PAIRS.stop):
+            if done >= PAIRS.start and time.monotonic() > end:
+                break
+            for setting in random.sample(pair, len(pair)):
+                rates[setting].append(self.field.measure(setting))
+        rate = median(rates[answer])
+        if answer == self.default:
+            return Interval(1.0, 1.0, 1.0), rate
+        return paired(rates[answer], rates[self.default]), rate
