@@ -19,6 +19,7 @@ from redis import Redis
 from hasher.stores import DamagedMessage, Driver, Outcome, Stored, StoreFull, Unusable, locate
 from hasher.stores.messages import digest_of
 from hasher.stores.redis import ClusterLocation, RedisLocation
+from hasher.stores.redis.breaker import CircuitBreaker
 from hasher.stores.redis.driver import SMALL
 from hasher.stores.redis.server import Access, TooFewReplicas
 from hasher.stores.redis.shared_call import LATE, SharedCall
@@ -433,6 +434,40 @@ def test_a_shared_call_that_hangs_is_made_once_more_after_a_while() -> None:
 def test_a_shared_call_raises_what_the_call_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         SharedCall(lambda: 1 // 0, "late").result(5)
+
+
+def time_out() -> None:
+    raise TimeoutError("It is late.")
+
+
+def test_after_a_time_out_one_thread_tries_again_and_the_others_fail_at_once() -> None:
+    breaker, tries, go_on = CircuitBreaker(), Event(), Event()
+
+    def answer() -> int:
+        tries.set()
+        go_on.wait()
+        return 42
+
+    with pytest.raises(TimeoutError, match="It is late"):
+        breaker.call(time_out)
+    with ThreadPoolExecutor(1) as pool:
+        trial = pool.submit(breaker.call, answer)
+        tries.wait()
+        for _ in range(3):
+            with pytest.raises(TimeoutError, match="just now"):
+                breaker.call(pytest.fail)
+        go_on.set()
+        assert trial.result() == 42
+    assert breaker.call(answer) == 42
+
+
+def test_a_breaker_closes_when_a_call_ends_in_another_error() -> None:
+    breaker = CircuitBreaker()
+    for failing, error in ((time_out, TimeoutError), (lambda: 1 // 0, ZeroDivisionError)):
+        with pytest.raises(error):
+            breaker.call(failing)
+    nested = breaker.call(lambda: breaker.call(lambda: 42))  # which an open one would not allow
+    assert nested == 42
 
 
 def test_urls_are_understood(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class Load:
         """The acknowledged messages that cannot be read now."""
         return [
             text
-            for text in self.acknowledged
+            for text in list(self.acknowledged)  # which may grow meanwhile
             if self.service.get(sha256(text.encode()).hexdigest()).status != 200
         ]
 

@@ -46,6 +46,25 @@ def test_a_lost_master_loses_nothing_that_was_acknowledged(
         service.assert_recovers()
 
 
+def test_a_paused_cluster_is_503_until_it_goes_on(
+    tmp_path: Path, cluster: RedisCluster, record_property: Callable[[str, object], None]
+) -> None:
+    with Service(tmp_path / "log", HASHER_STORE=cluster.url) as service:
+        service.assert_well()
+        for node in cluster.nodes:
+            os.kill(node.pid, signal.SIGSTOP)
+        with Load(service, clients=64) as load:
+            until(lambda: load.outcomes[503] >= 512)
+        record_property("Redis Cluster, all of it paused", load.said())
+        assert set(load.outcomes) == {503}
+        assert load.slowest < 2
+        assert service.request("GET", "/healthz").status == 200
+        for node in cluster.nodes:
+            os.kill(node.pid, signal.SIGCONT)
+        until(lambda: service.request("GET", "/readyz").status == 200)
+        service.assert_recovers()
+
+
 def bring_back(cluster: RedisCluster, fault: signal.Signals) -> None:
     """Let the lost server come back, as a replica."""
     if fault == signal.SIGSTOP:

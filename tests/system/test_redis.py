@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import Load
+from tests.support.load import Load, Reads
 from tests.support.outages import assert_recovers, assert_unavailable, status
 from tests.support.servers import RedisServer, certificate, free_ports, until
 from tests.support.service import Service, refused_start
@@ -198,6 +198,26 @@ def test_replicas_that_do_not_follow_are_waited_for_when_asked(
             expected = 503 if replicas else 200
         os.kill(replica.pid, signal.SIGCONT)
         until(lambda: service.post("second").status == 200, within=5)
+
+
+def test_replicas_that_do_not_follow_hold_up_nobody_who_reads(
+    tmp_path: Path, server: RedisServer, record_property: Record
+) -> None:
+    follow = ("--replicaof", "127.0.0.1", str(server.port))
+    with (
+        RedisServer(tmp_path / "replica", *follow) as replica,
+        Service(tmp_path / "log", HASHER_STORE=f"{server.url}?replicas=1") as service,
+    ):
+        until(lambda: service.post("known").status in {200, 201})
+        os.kill(replica.pid, signal.SIGSTOP)
+        with Load(service, clients=32) as writes, Reads(service, ["known"]) as reads:
+            until(lambda: writes.outcomes[503] >= 256 and reads.has_sent(100))
+        record_property("a replica paused", f"writes {writes.said()}; reads {reads.said()}")
+        assert set(writes.outcomes) == {503}
+        assert set(reads.outcomes) == {200}
+        assert writes.slowest < 2
+        os.kill(replica.pid, signal.SIGCONT)
+        service.assert_recovers(within=5)
 
 
 def test_tls_is_spoken_and_the_authority_checked(tmp_path: Path) -> None:

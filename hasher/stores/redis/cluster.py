@@ -10,12 +10,14 @@ from binascii import crc_hqx
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from hasher.stores.redis.breaker import CircuitBreaker
 from hasher.stores.redis.connection import Command, Reply, kind, require
 from hasher.stores.redis.driver import PREFIX, RedisDriver, Row
-from hasher.stores.redis.server import CONNECT, OPERATE, Access, Server
+from hasher.stores.redis.server import Access, Server
 from hasher.stores.redis.shared_call import SharedCall
 
 SLOTS = 16384
+LEARN = 0.5  # seconds for which a call waits to learn who holds what; the learning itself goes on
 Address = tuple[str, int]
 
 
@@ -45,6 +47,7 @@ class ClusterDriver(RedisDriver):
     def _start(self) -> None:
         """Begin with no call in hand, in a new process too."""
         self._learning = SharedCall(self._learn, "the Redis cluster has not said who holds what")
+        self._tells = CircuitBreaker()
 
     def _call(self, commands: Sequence[Command], replicas: int = 0) -> list[Reply]:
         replies = self._call_holder(commands, replicas)
@@ -59,7 +62,7 @@ class ClusterDriver(RedisDriver):
         try:
             return self._holder(key).call(commands, replicas)
         except ConnectionError:
-            self._learning.result(CONNECT)
+            self._wait_to_learn()
             return self._holder(key).call(commands, replicas)
         except TimeoutError:
             self._learning.begin()  # there is no time to wait for it now
@@ -83,24 +86,28 @@ class ClusterDriver(RedisDriver):
 
     def _servers(self) -> list[Server]:
         if not self._holders:
-            self._learning.result(CONNECT + OPERATE)
+            self._wait_to_learn()
         return [holder for holder in dict.fromkeys(self._holders) if holder]
 
     def check(self) -> str | None:
         try:
             return super().check()
         except ConnectionError:
-            self._learning.result(CONNECT)
+            self._wait_to_learn()
             return super().check()
 
     def _holder(self, key: bytes) -> Server:
         """Return the server that holds `key`, as far as this process knows."""
         if not self._holders:
-            self._learning.result(CONNECT + OPERATE)
+            self._wait_to_learn()
         holder = self._holders[crc_hqx(key, 0) % SLOTS]
         if holder is None:
             raise ConnectionError("no server of the Redis cluster holds the slot")
         return holder
+
+    def _wait_to_learn(self) -> None:
+        """Wait until the cluster has said which of its servers holds what."""
+        self._tells.call(self._learning.result, LEARN)
 
     def _learn(self) -> None:
         """Ask any of the servers which of them holds what."""

@@ -80,7 +80,7 @@ class RedisDriver(Driver):
         full = next((refusal for refusal in refusals if kind(refusal) == "OOM"), None)
         for refusal in refusals:
             require(refusal, but="OOM")
-        # Who was refused for want of room has not waited for the replicas yet.
+        # A row that was refused for lack of room has not waited for the replicas yet.
         replicas = self._replicas if full else 0
         found = found or self._call([(b"GET", key) for key, _ in rows], replicas)
         missing, damaged = compare(rows, found)
@@ -115,7 +115,7 @@ class RedisDriver(Driver):
                     yield from self._read(keys[start : start + BATCH])
 
     def _read(self, keys: Sequence[bytes]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield what stands under `keys`, with None for what is no string."""
+        """Yield what stands under `keys`, with None for what is not a string."""
         for key, found in zip(keys, self._call([(b"GET", key) for key in keys]), strict=True):
             require(found, but="WRONGTYPE")
             if found is not None:

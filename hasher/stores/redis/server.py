@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
 
-from hiredis import HiredisError, ReplyError
+from hiredis import ReplyError
 
-from hasher.stores.outage import Outage
+from hasher.stores.redis.breaker import CircuitBreaker
 from hasher.stores.redis.connection import Command, Connection, Reply, require
 from hasher.stores.redis.shared_call import SharedCall
 
@@ -21,7 +21,7 @@ RESOLVE, CONNECT, OPERATE = 0.5, 0.5, 0.7
 ACKNOWLEDGE = b"600"  # milliseconds that replicas have, which is less than OPERATE
 
 
-class TooFewReplicas(HiredisError):
+class TooFewReplicas(TimeoutError):
     """The message is stored, but not on as many replicas as were asked for."""
 
 
@@ -57,7 +57,8 @@ class Server:
     def _start(self) -> None:
         """Begin with no connection, in a new process too: none may be used across a fork."""
         self._idle: list[Connection] = []
-        self._outage = Outage()
+        self._answers = CircuitBreaker()
+        self._replicates = CircuitBreaker()
         late = f"no name server has told the address of {self.host} in time"
         self._resolve = SharedCall(self._addresses, late)
 
@@ -69,11 +70,8 @@ class Server:
         acknowledged only when the message is where it was asked to be.
         """
         if not replicas:
-            return self._trip(commands)
-        *replies, acknowledged = self._trip([*commands, (b"WAIT", b"%d" % replicas, ACKNOWLEDGE)])
-        if not all(isinstance(reply, ReplyError) for reply in replies):
-            require_replicas(require(acknowledged), replicas)
-        return replies
+            return self._answers.call(self._trip, commands)
+        return self._replicates.call(self._replicated, commands, replicas)
 
     def close(self) -> None:
         """Let go of the connections that no thread uses."""
@@ -81,15 +79,14 @@ class Server:
             while True:
                 self._idle.pop().close()
 
-    def _trip(self, commands: Sequence[Command]) -> list[Reply]:
-        self._outage.require_over()
-        try:
-            return self._on_any_connection(commands)
-        except TimeoutError:
-            self._outage.begin()
-            raise
+    def _replicated(self, commands: Sequence[Command], replicas: int) -> list[Reply]:
+        wait = (b"WAIT", b"%d" % replicas, ACKNOWLEDGE)
+        *replies, acknowledged = self._answers.call(self._trip, [*commands, wait])
+        if not all(isinstance(reply, ReplyError) for reply in replies):
+            require_replicas(require(acknowledged), replicas)
+        return replies
 
-    def _on_any_connection(self, commands: Sequence[Command]) -> list[Reply]:
+    def _trip(self, commands: Sequence[Command]) -> list[Reply]:
         """Use an idle connection, or a new one if there is none or the server has dropped it.
 
         A time-out is not tried again: it has used up the time.
@@ -158,6 +155,6 @@ class Server:
 
 
 def require_replicas(acknowledged: int, replicas: int) -> None:
-    """TooFewReplicas unless so many have acknowledged."""
+    """Raise TooFewReplicas unless so many have acknowledged."""
     if acknowledged < replicas:
         raise TooFewReplicas(f"fewer than {replicas} replicas have acknowledged")

@@ -1,0 +1,40 @@
+"""What spares requests the wait for a server that does not answer (a circuit breaker)."""
+
+from collections.abc import Callable
+from threading import Lock
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CircuitBreaker:
+    """Fails calls at once after one has timed out, but for one thread at a time, which tries again.
+
+    If every request waited for the time-out, those that queue for a thread would wait for many.
+    The breaker closes as soon as the thread that tries does not time out.
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+        self._trial = Lock()
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns. TimeoutError if it is not called, too."""
+        if not self._open:
+            return self._watch(function, *args, **kwargs)
+        if not self._trial.acquire(blocking=False):
+            raise TimeoutError("it did not answer in time just now")
+        try:
+            return self._watch(function, *args, **kwargs)
+        finally:
+            self._trial.release()
+
+    def _watch(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            returned = function(*args, **kwargs)
+        except BaseException as error:
+            self._open = isinstance(error, TimeoutError)
+            raise
+        self._open = False
+        return returned
