@@ -5,7 +5,7 @@ worker has in hand, and since lines become objects a piece at a time. The body i
 once to validate it and once to store it: that is cheap beside keeping an object for each line.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from threading import BoundedSemaphore, Lock
@@ -96,11 +96,21 @@ def from_lines(lines: bytes, first: int, limit: int) -> list[bytes]:
         messages = [post.message.encode() for post in POST.decode_lines(lines)]
     except (ValueError, msgspec.DecodeError, RecursionError):
         messages = []
-    # msgspec does not tell which line is wrong, and takes objects wherever they end.
-    begins = lines.count(NEWLINE + b"{") + lines.startswith(b"{")
-    if len(messages) == lines_in(lines) == begins and max(map(len, messages)) <= limit:
+    if are_one_a_line(messages, lines) and max(map(len, messages)) <= limit:
         return messages
     return one_by_one(lines, first, limit)
+
+
+def are_one_a_line(messages: Sequence[bytes], lines: bytes) -> bool:
+    """Return whether each of `messages` was decoded from a line of its own.
+
+    msgspec takes several objects from a line, and one from several lines. In valid JSON, only the
+    border of two objects has an end and a beginning with a line's end between them.
+    """
+    if not lines.startswith(b"{") or len(messages) != lines_in(lines):
+        return False
+    missing = len(messages) - 1 - lines.count(b"}\n{")
+    return not missing or missing == lines.count(b"}\r\n{")
 
 
 def one_by_one(lines: bytes, first: int, limit: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from threading import Event
@@ -13,12 +13,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.exceptions import HTTPException
 
 from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores import Driver, Stored
 from hasher.stores.memory import MemoryDriver
-from hasher.web.bulk import PIECE
+from hasher.web.bulk import PIECE, from_lines, one_by_one
 
 same_client = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -61,6 +62,35 @@ def test_no_body_whatever_is_a_server_error(client: FlaskClient, body: bytes) ->
     assert post(client, body).status_code in {200, 400}
 
 
+FRAGMENTS = [
+    b'{"message":"a"}',
+    b'{"message":"a","x":',
+    b'{"y":1}',
+    b"{",
+    b"}",
+    b'"',
+    b"[",
+    b"]",
+    b",",
+    b" ",
+    b"\r",
+    b"\xff",
+]
+
+
+def outcome(decode: Callable[[bytes, int, int], list[bytes]], lines: bytes) -> object:
+    """The messages that `decode` finds, or the error that it answers."""
+    try:
+        return decode(lines, 1, 100)
+    except HTTPException as error:
+        return error.code, error.description
+
+
+@given(st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.just(b"\n")), min_size=1).map(b"".join))
+def test_lines_decoded_together_are_as_those_decoded_one_by_one(lines: bytes) -> None:
+    assert outcome(from_lines, lines) == outcome(one_by_one, lines)
+
+
 GOOD = b'{"message":"good"}\n'
 
 
@@ -79,6 +109,10 @@ GOOD = b'{"message":"good"}\n'
         ),
         (
             b'{"message":"a"}{"message":"b"}',
+            "it is not valid JSON: trailing characters (byte 16).",
+        ),
+        (
+            b'{"message":"a"}{"message":"b","x":\n{}}',
             "it is not valid JSON: trailing characters (byte 16).",
         ),
         (b'{"message":\n"over two lines"}', "it is not valid JSON: it is truncated."),
