@@ -6,7 +6,7 @@ from flask import Flask
 
 from hasher import telemetry
 from hasher.allocator import give_back_large_blocks
-from hasher.cli import is_looked_up, store_cli
+from hasher.cli import is_loaded_for_commands, store_cli
 from hasher.messages import messages
 from hasher.page import page
 from hasher.settings import InvalidSetting, Settings
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
 
 def opened(settings: Settings) -> Driver:
     """Return the driver that `settings` name. InvalidSetting if it can be seen not to work."""
-    location = MemoryLocation() if is_looked_up() else settings.store
+    location = MemoryLocation() if is_loaded_for_commands() else settings.store
     try:
         return location.open(settings.resources)
     except Unusable as error:

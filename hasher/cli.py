@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import repeat
 from time import monotonic
+from typing import BinaryIO, TextIO
 
 import click
 import msgspec
@@ -23,7 +24,7 @@ Advance = Callable[[int], None]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
 
 
-def is_looked_up() -> bool:
+def is_loaded_for_commands() -> bool:
     """Return whether `flask` loads the application for its commands, and not to serve it.
 
     A command opens the stores that it needs itself: a misspelt URL must not create one.
@@ -234,8 +235,9 @@ def parsed(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def lines_of_input() -> Iterator[bytes]:
     """Yield the lines of standard input. ClickException if it cannot be read."""
+    source = bytes_of(sys.stdin, "Standard input")
     try:
-        yield from sys.stdin.buffer
+        yield from source
     except OSError as error:
         raise click.ClickException(f"Standard input failed: {error.strerror}.") from None
 
@@ -247,14 +249,22 @@ def say(line: str) -> None:
 
 def write(*parts: bytes) -> None:
     """Write to standard output at once. End the command with exit status 1 if that fails."""
+    output = bytes_of(sys.stdout, "Standard output")
     try:
-        sys.stdout.buffer.writelines(parts)
-        sys.stdout.buffer.flush()
+        output.writelines(parts)
+        output.flush()
     except OSError as error:
         drop_output()
         if isinstance(error, BrokenPipeError):  # the reader has seen enough
             raise SystemExit(1) from None
         raise click.ClickException(f"Standard output failed: {error.strerror}.") from None
+
+
+def bytes_of(stream: TextIO | None, name: str) -> BinaryIO:
+    """Return the bytes of a standard stream. ClickException if the command was started without."""
+    if stream is None:
+        raise click.ClickException(f"{name} is closed.")
+    return stream.buffer
 
 
 def drop_output() -> None:
@@ -276,7 +286,7 @@ def progress(done: str, total: int | None = None) -> Iterator[Advance]:
         label=done,
         file=sys.stderr,
         show_pos=True,
-        hidden=not sys.stderr.isatty(),
+        hidden=not (sys.stderr and sys.stderr.isatty()),
         update_min_steps=max(1, (total or 0) // 1000),
     ) as bar:
 

@@ -174,6 +174,32 @@ def test_an_input_that_fails_is_said_in_a_line(url: str) -> None:
         assert "Error: Standard input failed: Input/output error.\n" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "fault"),
+    [
+        ("put <&-", 1, "Error: Standard input is closed.\n"),
+        ("import <&-", 1, "Error: Standard input is closed.\n"),
+        ("stats >&-", 1, "Error: Standard output is closed.\n"),
+        ("stats 2>&-", 0, ""),
+    ],
+)
+def test_a_stream_that_is_closed_is_said_in_a_line(
+    url: str, command: str, status: int, fault: str
+) -> None:
+    flask("put", store=url, sent=b"foo")
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" store {command}', BIN / "flask"],
+        cwd=ROOT,
+        env={**os.environ, "HASHER_STORE": url},
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == status
+    assert ended.stderr.decode().endswith(fault)
+    assert b"Traceback" not in ended.stderr
+
+
 def test_blank_lines_are_passed_over_and_counted(url: str) -> None:
     sent = b"\n \r\n" + lines(3) + b"\n\n" + lines(4) + b"\t\n{}"
     status, _, said = flask("import", store=url, sent=sent)
