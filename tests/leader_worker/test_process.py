@@ -2,70 +2,24 @@
 
 import os
 import signal
-import threading
 import time
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.leader_worker.server import HELLO, Client, Server
+from tests.leader_worker.load import Load
+from tests.leader_worker.server import HELLO, Server
 from tests.leader_worker.test_answers import request
 from tests.support.servers import until
 from tests.support.service import is_running
 
 
-class Load:
-    """Clients that say hello again and again: on one connection, or on a new one each time."""
-
-    def __init__(self, server: Server, *, new: bool, clients: int = 4) -> None:
-        self.server, self.new = server, new
-        self.outcomes: Counter[str] = Counter()
-        self.ended = threading.Event()
-        self.lock = threading.Lock()
-        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
-
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self) -> None:
-        address = self.server.address
-        client: Client | None = None
-        while not self.ended.is_set():
-            try:
-                client = client or Client(address)
-                client.socket.sendall(HELLO)
-                answer = client.receive()
-                outcome = str(answer.status)
-                if self.new or answer.headers["Connection"] == "close":
-                    client.close()
-                    client = None
-            except (OSError, AssertionError) as error:
-                outcome, client = repr(error), None
-            with self.lock:
-                self.outcomes[outcome] += 1
-        if client:
-            client.close()
-
-    @property
-    def sent(self) -> int:
-        return sum(self.outcomes.values())
-
-
 @pytest.mark.parametrize("new", [True, False], ids=["new connections", "kept-alive"])
 def test_reloads_under_load_fail_nothing(tmp_path: Path, *, new: bool) -> None:
     with Server(tmp_path, "--threads", "4", "-w", "2") as server:
-        with Load(server, new=new) as load:
+        with Load(server.address, new=new) as load:
             for number in range(1, 9):
                 server.signal(signal.SIGHUP)
                 until(lambda: len(server.workers()) >= 2 + 2 * number)  # noqa: B023
