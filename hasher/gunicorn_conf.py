@@ -52,7 +52,7 @@ def on_starting(server: Arbiter) -> None:
 
 def when_ready(server: Arbiter) -> None:
     """Say what was started."""
-    draining.drain_before_stop(settings.drain_seconds)
+    draining.drain_before_stop(server, settings.drain_seconds)
     start.announce(server, settings)
 
 

@@ -3,8 +3,11 @@
 import mmap
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Any
+
+from gunicorn.arbiter import Arbiter
 
 # Shared with every worker, since gunicorn imports this before it forks them.
 begun = mmap.mmap(-1, 1)
@@ -15,22 +18,35 @@ def has_begun() -> bool:
     return bool(begun[0])
 
 
-def drain_before_stop(seconds: int) -> None:
+def drain_before_stop(server: Arbiter, seconds: int) -> None:
     """Let SIGTERM stop gunicorn `seconds` later, and a second one at once.
 
     To be called in the master, after gunicorn has set its signal handlers.
     """
-    stop: Any = signal.getsignal(signal.SIGTERM)
+    gunicorn: Any = signal.getsignal(signal.SIGTERM)
     master = os.getpid()
 
-    def drain(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != master:
             os._exit(0)  # a worker just forked, which has yet to set handlers of its own
-        if begun[0]:
+        gunicorn(number, frame)
+        end_workers(server)
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if begun[0] or os.getpid() != master:
             stop(number, frame)
         begun[0] = 1
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    if seconds:
-        signal.signal(signal.SIGTERM, drain)
-        signal.signal(signal.SIGALRM, lambda _, frame: stop(signal.SIGTERM, frame))
+    signal.signal(signal.SIGTERM, drain if seconds else stop)
+    signal.signal(signal.SIGALRM, lambda _, frame: stop(signal.SIGTERM, frame))
+
+
+def end_workers(server: Arbiter) -> None:
+    """Let every worker end what it has in hand.
+
+    gunicorn tells them too, but not before a reload has ended, which waits for the old workers.
+    """
+    for pid in list(server.WORKERS):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)

@@ -19,6 +19,10 @@ Record = Callable[[str, object], None]
 SLOW_POST = (
     b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
 )
+CHUNKED_POST = (
+    b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 NAME = "0" * 64
 STALLED = {
     "connection": b"",
@@ -215,6 +219,34 @@ def test_a_stop_during_a_reload_ends_in_time(service: Service) -> None:
         until(lambda: "Handling signal: hup" in service.log)
         service.signal(signal.SIGTERM)
         assert service.process.wait(10) == 0
+
+
+def test_a_stop_during_a_reload_with_slow_bodies_ends_in_time(tmp_path: Path) -> None:
+    """A reload waits for the old workers; the new ones learn of a stop meanwhile."""
+    url = f"sqlite:///{tmp_path}/messages.db"
+    ended = threading.Event()
+    with Service(tmp_path / "log", HASHER_STORE=url, WEB_CONCURRENCY="1") as service:
+        clients = held(service, 2, CHUNKED_POST)
+
+        def drip() -> None:
+            while not ended.wait(0.2):
+                for client in list(clients):
+                    client.send(b"1\r\nx\r\n")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            service.signal(signal.SIGHUP)
+            until(lambda: service.log.count("Booting worker") == 2)
+            until(service.is_answering)
+            clients += held(service, 20, CHUNKED_POST)  # some of which the new worker gets
+            service.signal(signal.SIGTERM)
+            assert service.process.wait(10) == 0
+        finally:
+            ended.set()
+            dripping.join()
+            for client in clients:
+                client.close()
 
 
 def test_a_thousand_idle_connections_lose_nothing(

@@ -3,12 +3,15 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from hasher.hooks import draining
+
+MASTER: Any = SimpleNamespace(WORKERS={})
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def handlers() -> Iterator[list[str]]:
 
 
 def test_the_first_sigterm_drains_and_the_second_stops(handlers: list[str]) -> None:
-    draining.drain_before_stop(3600)
+    draining.drain_before_stop(MASTER, 3600)
     signal.raise_signal(signal.SIGTERM)
     assert draining.has_begun()
     assert handlers == []
@@ -34,7 +37,7 @@ def test_the_first_sigterm_drains_and_the_second_stops(handlers: list[str]) -> N
 
 
 def test_the_drain_ends_in_the_stop(handlers: list[str]) -> None:
-    draining.drain_before_stop(3600)
+    draining.drain_before_stop(MASTER, 3600)
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGALRM)
     assert handlers == ["stopped"]
@@ -42,7 +45,7 @@ def test_the_drain_ends_in_the_stop(handlers: list[str]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_worker_just_forked_ends_by_it_and_drains_nobody(handlers: list[str]) -> None:
-    draining.drain_before_stop(3600)
+    draining.drain_before_stop(MASTER, 3600)
     child = os.fork()
     if child == 0:
         signal.raise_signal(signal.SIGTERM)
@@ -52,9 +55,22 @@ def test_a_worker_just_forked_ends_by_it_and_drains_nobody(handlers: list[str]) 
     assert handlers == []
 
 
-def test_without_a_drain_gunicorn_s_own_handler_stays() -> None:
-    script = (
-        "import signal; from hasher.hooks import draining; before = signal.getsignal(15); "
-        "draining.drain_before_stop(0); print(signal.getsignal(15) == before)"
-    )
-    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "True\n"
+def test_without_a_drain_the_first_sigterm_stops(handlers: list[str]) -> None:
+    draining.drain_before_stop(MASTER, 0)
+    signal.raise_signal(signal.SIGTERM)
+    assert handlers == ["stopped"]
+    assert not draining.has_begun()
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_a_stop_is_told_to_every_worker_at_once(handlers: list[str], seconds: int) -> None:
+    with subprocess.Popen(["sleep", "60"]) as worker, subprocess.Popen(["true"]) as gone:
+        gone.wait()
+        master: Any = SimpleNamespace(WORKERS={worker.pid: None, gone.pid: None})
+        draining.drain_before_stop(master, seconds)
+        signal.raise_signal(signal.SIGTERM)
+        if seconds:
+            assert worker.poll() is None
+            signal.raise_signal(signal.SIGALRM)
+        assert worker.wait(10) == -signal.SIGTERM
+    assert handlers == ["stopped"]
