@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -64,7 +65,9 @@ def test_without_a_drain_the_first_sigterm_stops(handlers: list[str]) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 3600])
 def test_a_stop_is_told_to_every_worker_at_once(handlers: list[str], seconds: int) -> None:
-    with subprocess.Popen(["sleep", "60"]) as worker, subprocess.Popen(["true"]) as gone:
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    end = [sys.executable, "-c", ""]
+    with subprocess.Popen(sleep) as worker, subprocess.Popen(end) as gone:
         gone.wait()
         master: Any = SimpleNamespace(WORKERS={worker.pid: None, gone.pid: None})
         draining.drain_before_stop(master, seconds)
