@@ -13,12 +13,12 @@ from hasher.settings import InvalidSetting, Settings
 from hasher.stores import Driver, Unusable
 from hasher.stores.memory import MemoryLocation
 from hasher.stores.messages import Messages
-from hasher.telemetry.record import Recorded, before_wait
+from hasher.telemetry.record import current
 from hasher.web import errors
 from hasher.web.application import Application
 from hasher.web.bulk import BulkReader
 from hasher.web.health import Readiness, health
-from hasher.web.middleware import Hardened
+from hasher.web.middleware import Middleware
 
 __version__ = "0.1.0"
 
@@ -40,8 +40,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
     app.config["MAX_BULK_MESSAGES"] = settings.max_bulk_messages
     app.config["WRITE_TOKENS"] = settings.tokens
 
-    observers = telemetry.observers(settings, driver, __version__)
-    app.extensions["messages"] = Messages(driver, observers, before_wait)
+    app.extensions["messages"] = Messages(driver, current)
     app.extensions["bulk"] = BulkReader(settings)
     app.extensions["readiness"] = Readiness(app.extensions["messages"].check)
     for blueprint in (messages, page, health, *telemetry.blueprints(settings)):
@@ -49,7 +48,8 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
     app.cli.add_command(store_cli)
     errors.register(app, driver)
     app.complete()
-    app.wsgi_app = Recorded(Hardened(app.wsgi_app), observers)  # type: ignore[method-assign]
+    observers = telemetry.observers(settings, driver, __version__)
+    app.wsgi_app = Middleware(app.wsgi_app, observers)  # type: ignore[method-assign]
     return app
 
 

@@ -1,10 +1,10 @@
-"""Messages over any driver: named by their digest, verified when they are read, timed, observed.
+"""Messages over any driver: named by their digest, verified when they are read, timed.
 
 The name of a message is its SHA-256 (FIPS 180-4), as 64 lowercase hexadecimal characters.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from time import perf_counter
 from typing import Protocol, Self, TypeVar
@@ -20,14 +20,31 @@ BATCH_MESSAGES, BATCH_BYTES = 25_000, 4 * 1024 * 1024  # of a batch; whichever c
 LARGE = 1024 * 1024  # bytes that take as long to hash as many requests take to answer
 
 
-class StoreObserver(Protocol):
-    """Is told what the store does, in the thread that asked for it."""
+class Caller(Protocol):
+    """Asks the store for something, and is told in the same thread what comes of it."""
 
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        """Note an operation of the driver, its seconds, and the exception that it raised."""
+    @property
+    def before_wait(self) -> Callable[[], None]:
+        """What to call before the thread waits for a driver, or computes for long."""
+
+    def operated(self, name: str, seconds: float, error: Exception | None) -> None:
+        """Note an operation of the driver, its time, and the exception that it raised."""
 
     def stored(self, counts: Stored) -> None:
         """Note that messages were stored."""
+
+
+class Nobody:
+    """A caller that wants to know nothing."""
+
+    def before_wait(self) -> None:
+        """Go on."""
+
+    def operated(self, name: str, seconds: float, error: Exception | None) -> None:
+        """Note nothing."""
+
+    def stored(self, counts: Stored) -> None:
+        """Note nothing."""
 
 
 def digest_of(message: bytes) -> str:
@@ -67,19 +84,13 @@ def batches(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
 class Messages:
     """The messages of a store.
 
-    `before_blocking` is called before the calling thread waits for the driver, or computes for
-    long. The driver's exceptions pass through, after `observers` are told of them.
+    `caller` returns who is calling. It is told before the thread waits for the driver or computes
+    for long, and what the driver did; the driver's exceptions pass through.
     """
 
-    def __init__(
-        self,
-        driver: Driver,
-        observers: Sequence[StoreObserver] = (),
-        before_blocking: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, driver: Driver, caller: Callable[[], Caller] = Nobody) -> None:
         self.driver = driver
-        self._observers = observers
-        self._before_blocking = before_blocking
+        self._caller = caller
 
     def __enter__(self) -> Self:
         return self
@@ -89,13 +100,12 @@ class Messages:
 
     def put(self, message: bytes) -> tuple[str, bool]:
         """Store `message`; return its digest, and whether it is new."""
+        caller = self._caller()
         if len(message) > LARGE:
-            self._before_blocking()
+            caller.before_wait()
         digest = sha256(message).hexdigest()
-        outcome = self._timed("put", self.driver.put, digest, message)
-        counts = COUNTS[outcome]
-        for observer in self._observers:
-            observer.stored(counts)
+        outcome = self._timed(caller, "put", self.driver.put, digest, message)
+        caller.stored(COUNTS[outcome])
         if outcome is MENDED:
             log.warning("The damaged message %s was mended: its sender has brought it.", digest)
         return digest, outcome is NEW
@@ -105,25 +115,25 @@ class Messages:
 
         After an exception some of them may be stored, and putting them again is safe.
         """
-        self._before_blocking()
+        caller = self._caller()
+        caller.before_wait()
         found = list(messages)
         digests = [sha256(message).hexdigest() for message in found]
         distinct = dict(zip(digests, found, strict=True))
-        counts = self._timed("put_many", self.driver.put_many, list(distinct.items()))
-        told = counts._replace(repeated=counts.repeated + len(found) - len(distinct))
-        for observer in self._observers:
-            observer.stored(told)
+        counts = self._timed(caller, "put_many", self.driver.put_many, list(distinct.items()))
+        caller.stored(counts._replace(repeated=counts.repeated + len(found) - len(distinct)))
         if counts.mended:
             log.warning("%d damaged messages were mended: they were sent again.", counts.mended)
         return digests, counts.new
 
     def get(self, digest: str) -> bytes | None:
         """Return the message that has this digest, or None. DamagedMessage if it is altered."""
-        message = self._timed("get", self.driver.get, digest)
+        caller = self._caller()
+        message = self._timed(caller, "get", self.driver.get, digest)
         if message is None:
             return None
         if len(message) > LARGE:
-            self._before_blocking()
+            caller.before_wait()
         return verified(message, digest)
 
     def items(self) -> Iterator[tuple[str, bytes | None]]:
@@ -140,15 +150,15 @@ class Messages:
 
     def check(self) -> str | None:
         """Ask whether the store can serve; return what an operator should know of it, or None."""
-        return self._timed("check", self.driver.check)
+        return self._timed(self._caller(), "check", self.driver.check)
 
     def close(self) -> None:
         """Let go of every file and connection."""
         self.driver.close()
 
-    def _timed(self, operation: str, call: Callable[..., T], *arguments: object) -> T:
-        if operation in self.driver.blocking:
-            self._before_blocking()
+    def _timed(self, caller: Caller, name: str, call: Callable[..., T], *arguments: object) -> T:
+        if name in self.driver.blocking:
+            caller.before_wait()
         error = None
         started = perf_counter()
         try:
@@ -157,9 +167,7 @@ class Messages:
             error = raised
             raise
         finally:
-            duration = perf_counter() - started
-            for observer in self._observers:
-                observer.operated(operation, duration, error)
+            caller.operated(name, perf_counter() - started, error)
 
 
 COUNTS = {

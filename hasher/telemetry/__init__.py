@@ -7,12 +7,12 @@ from flask import Blueprint
 from hasher.settings import Settings
 from hasher.stores import Driver
 from hasher.telemetry.access_log import AccessLog
-from hasher.telemetry.record import Observer, StoreTime
+from hasher.telemetry.record import Observer
 
 
 def observers(settings: Settings, driver: Driver, version: str) -> list[Observer]:
     """Return those who are to be told what the application does."""
-    found: list[Observer] = [StoreTime()]
+    found: list[Observer] = []
     if settings.metrics == "on":
         from hasher.telemetry import metrics  # noqa: PLC0415 - its package is an extra
 

@@ -136,8 +136,20 @@ class Counts:
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str | None, int], Series] = defaultdict(Series)
         self.operations: defaultdict[str, Series] = defaultdict(Series)
-        self.stored = Stored()
+        self.outcomes = [0] * len(OUTCOMES)
         self.received = self.sent = 0
+
+    def add(self, record: RequestRecord) -> None:
+        """Count a request."""
+        # Each value of a label is kept for ever: a client must not be able to choose them.
+        method = record.method if record.method in METHODS else "other"
+        self.requests[method, record.route, record.status].observe(record.duration)
+        for name, seconds, _ in record.operations:
+            self.operations[name].observe(seconds)
+        for stored in record.outcomes:
+            self.outcomes = list(map(add, self.outcomes, stored))
+        self.received += record.received
+        self.sent += record.sent
 
     def give(self) -> None:
         """Add these to the metrics."""
@@ -146,7 +158,7 @@ class Counts:
             series.give(labelled(DURATION, method, route or "other"))
         for operation, series in self.operations.items():
             series.give(labelled(STORE_DURATION, operation))
-        for outcome, count in zip(OUTCOMES, self.stored, strict=True):
+        for outcome, count in zip(OUTCOMES, self.outcomes, strict=True):
             outcome.inc(count)
         RECEIVED.inc(self.received)
         SENT.inc(self.sent)
@@ -160,27 +172,37 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.lock = Lock()
-        self.counts = Counts()
-        self.in_flight = 0
+        self._lock = Lock()
+        self._counts = Counts()
+        self._in_flight: list[None] = []  # its `append` and `pop` are atomic, and need no lock
         self._flusher: Thread | None = None
 
     def begin(self) -> None:
         """Count a request in flight; flush from the first one on, in the process that answers."""
-        with self.lock:
-            self.in_flight += 1
-            if self._flusher is None:
-                self._flusher = Thread(target=self._keep_flushing, name="metrics", daemon=True)
-                self._flusher.start()
+        self._in_flight.append(None)
+        if self._flusher is None:
+            self._keep_flushing()
+
+    def end(self, record: RequestRecord) -> None:
+        """Count a request that was answered."""
+        self._in_flight.pop()
+        with self._lock:
+            self._counts.add(record)
 
     def flush(self) -> None:
         """Give what was counted to prometheus-client."""
-        with self.lock:
-            counts, self.counts = self.counts, Counts()
-            IN_FLIGHT.set(self.in_flight)
+        with self._lock:
+            counts, self._counts = self._counts, Counts()
+        IN_FLIGHT.set(len(self._in_flight))
         counts.give()
 
     def _keep_flushing(self) -> None:
+        with self._lock:
+            if self._flusher is None:
+                self._flusher = Thread(target=self._flush_for_ever, name="metrics", daemon=True)
+                self._flusher.start()
+
+    def _flush_for_ever(self) -> None:
         while True:
             sleep(INTERVAL)
             self.flush()
@@ -200,26 +222,16 @@ class Metrics(Observer):
         TALLY.begin()
 
     def ended(self, record: RequestRecord) -> None:
-        # Each value of a label is kept for ever: a client must not be able to choose them.
-        method = record.method if record.method in METHODS else "other"
-        with TALLY.lock:
-            TALLY.in_flight -= 1
-            counts = TALLY.counts
-            counts.requests[method, record.route, record.status].observe(record.duration)
-            counts.received += record.received
-            counts.sent += record.sent
+        TALLY.end(record)
+        if record.fault:
+            self._count_faults(record)
+
+    def _count_faults(self, record: RequestRecord) -> None:
         if record.fault == "damaged":
             DAMAGED.inc()
-
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        with TALLY.lock:
-            TALLY.counts.operations[operation].observe(duration)
-        if error:
-            STORE_ERRORS.labels(operation, self._kind(error)).inc()
-
-    def stored(self, counts: Stored) -> None:
-        with TALLY.lock:
-            TALLY.counts.stored = Stored(*map(add, TALLY.counts.stored, counts))
+        for operation in record.operations:
+            if operation.error:
+                STORE_ERRORS.labels(operation.name, self._kind(operation.error)).inc()
 
     def _kind(self, error: Exception) -> str:
         kinds = (word for kind, word in self._kinds.items() if isinstance(error, kind))

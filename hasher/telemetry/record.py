@@ -1,15 +1,14 @@
 """The record of a request: its id, its outcome, its time. Observers are told of it.
 
-It travels by one channel, a context variable: whoever answers a request notes what happened in
-`current()`.
+It travels by one channel, a context variable: whoever answers a request, the store too, notes what
+happened in `current()`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from random import getrandbits
-from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,11 +18,18 @@ Environ = dict[str, Any]  # of WSGI (PEP 3333)
 WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 
 WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the environ for the store
 
 
 def go_on() -> None:
     """Do nothing: under another server, nobody waits for this thread."""
+
+
+class Operation(NamedTuple):
+    """What a driver was asked to do, the seconds that it took, and the exception that it raised."""
+
+    name: str
+    seconds: float
+    error: Exception | None
 
 
 class RequestRecord(msgspec.Struct):
@@ -46,6 +52,17 @@ class RequestRecord(msgspec.Struct):
     """Whether nothing of the request's body is left on the connection."""
     before_wait: Callable[[], None] = go_on
     """What to call before waiting or computing for long."""
+    operations: list[Operation] = []
+    outcomes: list[Stored] = []
+
+    def operated(self, name: str, seconds: float, error: Exception | None) -> None:
+        """Note an operation of the store."""
+        self.store_time += seconds
+        self.operations.append(Operation(name, seconds, error))
+
+    def stored(self, counts: Stored) -> None:
+        """Note that messages were stored."""
+        self.outcomes.append(counts)
 
 
 record_variable: ContextVar[RequestRecord | None] = ContextVar("record", default=None)
@@ -56,71 +73,14 @@ def current() -> RequestRecord:
     return record_variable.get() or RequestRecord()
 
 
-def before_wait() -> None:
-    """Let the server's other requests go on: this one is about to wait, or to compute for long."""
-    current().before_wait()
-
-
 class Observer:
-    """Is told what happens, in the thread in which it happens. Any of these may be overridden."""
+    """Is told of requests, in the threads that answer them. Either of these may be overridden."""
 
     def began(self) -> None:
         """A request has come."""
 
     def ended(self, record: RequestRecord) -> None:
         """Its answer is ready to be sent."""
-
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        """The store has done something, or raised `error`."""
-
-    def stored(self, counts: Stored) -> None:
-        """Messages were stored."""
-
-
-class StoreTime(Observer):
-    """Adds the time that the store takes to the record of the request that waits for it."""
-
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:  # noqa: ARG002 - Observer's
-        current().store_time += duration
-
-
-class Recorded:
-    """A WSGI application, each of whose requests has a record, of which `observers` are told."""
-
-    def __init__(self, application: WSGIApplication, observers: Sequence[Observer]) -> None:
-        self._application, self._observers = application, observers
-
-    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer a request, with its id in `X-Request-ID`."""
-        started = perf_counter()
-        record = record_of(environ)
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            note_answer(record, status, headers)
-            headers.append(("X-Request-ID", record.id))
-            return start_response(status, headers, exc_info)
-
-        token = record_variable.set(record)
-        for observer in self._observers:
-            observer.began()
-        try:
-            return self._application(environ, start)
-        finally:
-            record_variable.reset(token)
-            record.duration = perf_counter() - started
-            for observer in self._observers:
-                observer.ended(record)
-
-
-def record_of(environ: Environ) -> RequestRecord:
-    """Return a new record of the request in `environ`."""
-    return RequestRecord(
-        id=request_id(environ.get("HTTP_X_REQUEST_ID")),
-        method=environ["REQUEST_METHOD"],
-        path=environ.get("PATH_INFO", ""),
-        client=environ.get("REMOTE_ADDR", ""),
-        before_wait=environ.get(BEFORE_WAIT, go_on),
-    )
 
 
 def request_id(given: str | None = None) -> str:
@@ -129,10 +89,3 @@ def request_id(given: str | None = None) -> str:
     A new one is unlikely to come twice, and no secret.
     """
     return given if given and WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"
-
-
-def note_answer(record: RequestRecord, status: str, headers: Sequence[tuple[str, str]]) -> None:
-    """Keep in `record` what is answered."""
-    record.status = int(status[:3])
-    if record.method != "HEAD":
-        record.sent = int(dict(headers).get("Content-Length", 0))

@@ -14,7 +14,7 @@ import msgspec
 from flask import abort
 
 from hasher.settings import Settings
-from hasher.telemetry.record import Environ, before_wait
+from hasher.telemetry.record import Environ, current
 from hasher.web.bodies import POST, discard_body, from_json, read_body, utf8
 
 NEWLINE = b"\n"
@@ -45,7 +45,7 @@ class BulkReader:
         requests are in hand. Even then the body is read: a client that is still sending it would
         otherwise see its connection reset, and no answer.
         """
-        before_wait()
+        current().before_wait()
         if not self._slots.acquire(blocking=False):
             discard_body(environ, self._max_bytes)
             abort(503, "Too many bulk requests are in hand; send this one again in a moment.")

@@ -1,31 +1,75 @@
-"""What every answer has, an error too: no sniffing, and no body left on the connection."""
+"""The layer around the application: a record for each request, and what every answer has."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
-from hasher.telemetry.record import Environ, WSGIApplication, current
+from hasher.telemetry.record import (
+    Environ,
+    Observer,
+    RequestRecord,
+    WSGIApplication,
+    go_on,
+    record_variable,
+    request_id,
+)
+
+BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the environ
 
 
-class Hardened:
-    """A WSGI application, whose answers forbid sniffing and leave no body unread.
+class Middleware:
+    """A WSGI application, of whose requests `observers` are told.
 
-    An answer that comes before the body was read closes the connection (RFC 9112, section 9.6):
-    reading what is left would let a client hold the thread with what was refused already.
+    Each answer, an error too, has the id of its request and forbids sniffing. One that comes before
+    the body was read closes the connection (RFC 9112, section 9.6): reading what is left would let
+    a client hold the thread with what was refused already.
     """
 
-    def __init__(self, application: WSGIApplication) -> None:
-        self._application = application
+    def __init__(self, application: WSGIApplication, observers: Sequence[Observer]) -> None:
+        self._application, self._observers = application, observers
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
+        started = perf_counter()
+        record = record_of(environ)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            note_answer(record, status, headers)
             headers.append(("X-Content-Type-Options", "nosniff"))
-            if has_body(environ) and not current().body_read:
+            if has_body(environ) and not record.body_read:
                 headers.append(("Connection", "close"))
+            headers.append(("X-Request-ID", record.id))
             return start_response(status, headers, exc_info)
 
-        return self._application(environ, start)
+        token = record_variable.set(record)
+        for observer in self._observers:
+            observer.began()
+        try:
+            return self._application(environ, start)
+        finally:
+            record_variable.reset(token)
+            record.duration = perf_counter() - started
+            for observer in self._observers:
+                observer.ended(record)
+
+
+def record_of(environ: Environ) -> RequestRecord:
+    """Return a new record of the request in `environ`."""
+    return RequestRecord(
+        id=request_id(environ.get("HTTP_X_REQUEST_ID")),
+        method=environ["REQUEST_METHOD"],
+        path=environ.get("PATH_INFO", ""),
+        client=environ.get("REMOTE_ADDR", ""),
+        before_wait=environ.get(BEFORE_WAIT, go_on),
+    )
+
+
+def note_answer(record: RequestRecord, status: str, headers: Sequence[tuple[str, str]]) -> None:
+    """Keep in `record` what is answered."""
+    record.status = int(status[:3])
+    if record.method != "HEAD":
+        lengths = (value for name, value in reversed(headers) if name == "Content-Length")
+        record.sent = int(next(lengths, 0))
 
 
 def has_body(environ: Environ) -> bool:

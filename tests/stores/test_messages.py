@@ -8,8 +8,6 @@ import pytest
 from hasher.stores import DamagedMessage, Driver, Stored, StoreFull
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import (
-    BATCH_BYTES,
-    BATCH_MESSAGES,
     LARGE,
     Messages,
     batches,
@@ -30,15 +28,19 @@ FOO = digest_of(b"foo")
 
 
 class Notes:
-    """A store observer that writes down what it is told."""
+    """A caller that writes down what it is told."""
 
     def __init__(self) -> None:
         self.operations: list[tuple[str, str | None]] = []
         self.counts: list[Stored] = []
+        self.waits = 0
 
-    def operated(self, operation: str, duration: float, error: Exception | None) -> None:
-        assert duration >= 0
-        self.operations.append((operation, type(error).__name__ if error else None))
+    def before_wait(self) -> None:
+        self.waits += 1
+
+    def operated(self, name: str, seconds: float, error: Exception | None) -> None:
+        assert seconds >= 0
+        self.operations.append((name, type(error).__name__ if error else None))
 
     def stored(self, counts: Stored) -> None:
         self.counts.append(counts)
@@ -59,7 +61,7 @@ def driver() -> Driver:
 @pytest.fixture
 def messages(driver: Driver, notes: Notes) -> Messages:
     """The messages of that driver."""
-    return Messages(driver, [notes])
+    return Messages(driver, lambda: notes)
 
 
 @pytest.mark.parametrize(("message", "digest"), VECTORS)
@@ -113,7 +115,7 @@ def test_each_operation_is_told_once(messages: Messages, notes: Notes) -> None:
 
 def test_a_failed_operation_is_told_and_raised(notes: Notes) -> None:
     with pytest.raises(StoreFull):
-        Messages(MemoryDriver(limit=0), [notes]).put(b"foo")
+        Messages(MemoryDriver(limit=0), lambda: notes).put(b"foo")
     assert notes.operations == [("put", "StoreFull")]
     assert notes.counts == []
 
@@ -124,37 +126,24 @@ class Blocking(MemoryDriver):
     blocking = frozenset({"put"})
 
 
-def test_others_go_on_before_what_takes_long() -> None:
-    said: list[str] = []
-    messages = Messages(Blocking(limit=10 * LARGE), [], lambda: said.append("go on"))
+def test_others_go_on_before_what_takes_long(notes: Notes) -> None:
+    messages = Messages(Blocking(limit=10 * LARGE), lambda: notes)
     messages.check()
     messages.get(FOO)
-    assert said == []
+    assert notes.waits == 0
     messages.put(b"foo")
-    assert said == ["go on"]
     messages.get(FOO)
-    assert said == ["go on"]
+    assert notes.waits == 1
     digest, _ = messages.put(bytes(LARGE + 1))
-    assert len(said) == 3
+    assert notes.waits == 3
     messages.get(digest)
-    assert len(said) == 4
+    assert notes.waits == 4
 
 
-@pytest.mark.parametrize(
-    ("count", "size", "lengths"),
-    [
-        (0, 0, []),
-        (1, 0, [1]),
-        (2 * BATCH_MESSAGES + 1, 1, [BATCH_MESSAGES, BATCH_MESSAGES, 1]),
-        (3, BATCH_BYTES // 2, [2, 1]),
-        (3, 2 * BATCH_BYTES, [1, 1, 1]),
-    ],
-)
-def test_batches_are_bounded_by_messages_and_bytes(
-    count: int, size: int, lengths: list[int]
-) -> None:
-    message = bytes(size)
-    assert [len(batch) for batch in batches(message for _ in range(count))] == lengths
+def test_without_a_caller_nobody_is_told() -> None:
+    messages = Messages(Blocking(limit=10 * LARGE))
+    assert messages.put(b"foo") == (FOO, True)
+    assert messages.get(FOO) == b"foo"
 
 
 def test_what_ends_the_messages_comes_after_those_before_it() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores.memory import MemoryDriver
-from hasher.telemetry.record import Observer, RequestRecord, StoreTime, current, request_id
+from hasher.telemetry.record import Observer, RequestRecord, current, request_id
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 
@@ -36,7 +36,7 @@ def notes() -> Notes:
 @pytest.fixture
 def app(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """The application with that one observer."""
-    monkeypatch.setattr("hasher.telemetry.observers", lambda *_: [StoreTime(), notes])
+    monkeypatch.setattr("hasher.telemetry.observers", lambda *_: [notes])
     return create_app(Settings(), store=MemoryDriver(limit=10_000))
 
 
