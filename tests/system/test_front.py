@@ -396,7 +396,7 @@ def test_a_client_that_pipelines_leaves_others_their_turn(fleet: Fleet, tmp_path
         log = tmp_path / "access.log"
         until(lambda: '"id":"other"' in log.read_text())
     before, _, after = log.read_text().partition('"id":"other"')
-    assert (before.count("\n") < 200, after.count("\n") > 700) == (True, True)
+    assert (before.count("\n") < 100, after.count("\n") > 700) == (True, True)
 
 
 def test_a_thousand_idle_connections_fail_nothing(fleet: Fleet, record_property: Record) -> None:
