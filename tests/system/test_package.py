@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.support.package import (
     run,
     run_in,
 )
+from tests.support.servers import PATIENCE, until
 from tests.support.service import ROOT, Service
 
 pytestmark = pytest.mark.timeout(300)  # they are built once, by the first test that needs them
@@ -73,10 +75,27 @@ def serving(installed: Path, tmp_path: Path) -> Iterator[Installed]:
 
 def test_the_wheel_serves_messages_and_the_page(serving: Installed) -> None:
     assert serving.post("foo").json == {"digest": FOO}
-    assert len(serving.workers()) == 2
+    until(lambda: len(serving.workers()) == 2)
     for path in ("/", "/docs", "/openapi.json", "/page/page.js", "/metrics"):
         assert serving.request("GET", path).status == 200
     assert "Traceback" not in serving.log
+
+
+def test_the_installed_command_keeps_its_options_at_a_reload(serving: Installed) -> None:
+    until(lambda: len(serving.workers()) == 2)
+    first = serving.workers()
+    serving.signal(signal.SIGHUP)
+    until(lambda: len(serving.workers()) == 2 and not {*serving.workers()}.intersection(first))
+    serving.assert_well()
+
+
+def test_a_second_master_of_the_installed_command_takes_over(serving: Installed) -> None:
+    until(lambda: len(serving.workers()) == 2)
+    serving.signal(signal.SIGUSR2)
+    until(lambda: len(serving.workers()) == 4)
+    serving.signal(signal.SIGTERM)
+    assert serving.process.wait(PATIENCE) == 0
+    serving.assert_well()
 
 
 def test_the_installed_command_looks_after_the_store(serving: Installed, installed: Path) -> None:
