@@ -344,5 +344,5 @@ def reported(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     except Unusable as error:
         raise click.ClickException(f"The store cannot be used: {error}.") from None
     except errors as error:
-        fault = f"The store cannot be used now ({error}). Run it again: nothing is lost."
+        fault = f"The store cannot be used now ({error}). Run it again later."
         raise click.ClickException(fault) from None
