@@ -30,7 +30,7 @@ from hasher.stores.sqlite import schema, table
 from hasher.stores.sqlite.connections import Connections
 from hasher.stores.sqlite.files import inherited
 from hasher.stores.sqlite.table import Row
-from hasher.stores.sqlite.turn import NAP, turn
+from hasher.stores.sqlite.turn import NAP, Turn
 from hasher.stores.urls import parameters
 
 T = TypeVar("T")
@@ -95,6 +95,7 @@ class SQLiteDriver(Driver):
     errors: ClassVar[tuple[type[Exception], ...]] = (apsw.Error, OSError)
     blocking: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
 
+    _turn: Turn
     _connections: Connections
     _group: GroupCommit[Row, Outcome]
 
@@ -113,7 +114,7 @@ class SQLiteDriver(Driver):
             raise Unusable(f"{self.path} does not exist")
         try:
             if create:
-                with turn(f"{self.path}-turn", time.monotonic() + PATIENCE):
+                with self._turn.held(time.monotonic() + PATIENCE):
                     schema.create(self.path)
             self._connections.writer()
         except (OSError, apsw.Error) as error:
@@ -161,7 +162,7 @@ class SQLiteDriver(Driver):
         """
         while True:
             try:
-                with turn(f"{self.path}-turn", deadline), self._transaction() as connection:
+                with self._turn.held(deadline), self._transaction() as connection:
                     return change(connection)
             except apsw.BusyError:
                 if time.monotonic() > deadline:
@@ -193,7 +194,7 @@ class SQLiteDriver(Driver):
     def get(self, digest: str) -> bytes | None:
         message = table.find(self._connections.reader(), bytes.fromhex(digest))
         if message is None:
-            self._connections.files().require_same()
+            self._connections.files().require_database()
         return message
 
     def items(self) -> Iterator[tuple[str, bytes | None]]:
@@ -218,6 +219,7 @@ class SQLiteDriver(Driver):
 
     def close(self) -> None:
         self._connections.close()
+        self._turn.close()
 
     def _start(self) -> None:
         """Begin with no connection, in a new process too: SQLite's must not cross a fork.
@@ -226,6 +228,9 @@ class SQLiteDriver(Driver):
         """
         if hasattr(self, "_connections"):
             self._inherited.append(self._connections)
+            self._turn.close()
+        self._turn = Turn(f"{self.path}-turn")
         self._connections = Connections(self.path, self._synchronous)
-        weakref.finalize(self, self._connections.close)  # at exit, if not before
+        for used in (self._connections, self._turn):
+            weakref.finalize(self, used.close)  # at exit, if not before
         self._group = GroupCommit(self._commit, PATIENCE)

@@ -60,14 +60,11 @@ class Files:
 
     def require_same(self) -> list[os.stat_result]:
         """Return what the names lead to. Unusable if that is nothing, or another file."""
-        found = [stat_of(name) for name in self._names]
-        for name, stat, opened in zip(self._names, found, self._identities, strict=True):
-            if identity(stat) != opened:
-                raise Unusable(
-                    f"{PurePath(name).name} was replaced while it was in use: put the same file "
-                    "back, or restart the service"
-                )
-        return found
+        return [same(*pair) for pair in zip(self._names, self._identities, strict=True)]
+
+    def require_database(self) -> None:
+        """Unusable if the database's name leads to nothing, or to another file."""
+        same(self._names[0], self._identities[0])
 
     def are_same(self) -> bool:
         """Whether `require_same` finds nothing wrong."""
@@ -108,6 +105,17 @@ class Files:
         """Return the bytes of all pages that the header of the database speaks of."""
         _, header = connection.read("main", 0, *PAGES)
         return max(1, int.from_bytes(header)) * self._page
+
+
+def same(name: str, opened: Identity) -> os.stat_result:
+    """Return what `name` leads to. Unusable if it is not what was opened."""
+    found = stat_of(name)
+    if found.st_ino != opened.inode or found.st_dev != opened.device:
+        raise Unusable(
+            f"{PurePath(name).name} was replaced while it was in use: put the same file back, or "
+            "restart the service"
+        )
+    return found
 
 
 def stat_of(name: str) -> os.stat_result:
