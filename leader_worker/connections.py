@@ -255,7 +255,7 @@ class Connections:
                     self._cut(conn)
 
     def _cut(self, conn: Connection) -> None:
-        if conn.parts or not conn.greeted:
+        if conn.parts or not (conn.greeted or conn.discards):
             self._note_stall()
         self.end(conn)
 

@@ -14,9 +14,14 @@ class Refusal(NamedTuple):
     sentence: str
 
 
+class Busy(Exception):
+    """Too many clients wait for a thread."""
+
+
 MALFORMED = Refusal(400, "Bad Request", "The request is not valid HTTP.")
 CRASHED = Refusal(500, "Internal Server Error", "The service failed to answer; its log says why.")
 REFUSALS: dict[type[BaseException], Refusal] = {
+    Busy: Refusal(503, "Service Unavailable", "The service is busy; try again in a moment."),
     errors.LimitRequestLine: Refusal(414, "URI Too Long", "The address is too long."),
     errors.LimitRequestHeaders: Refusal(
         431, "Request Header Fields Too Large", "The headers are too large."

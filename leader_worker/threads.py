@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
-from gunicorn.http.errors import InvalidHeader, NoMoreData
+from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException
 from gunicorn.http.message import Request as GunicornRequest
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import create
@@ -28,12 +28,13 @@ from leader_worker.lane import (
     is_whole,
 )
 from leader_worker.lead import Lead
-from leader_worker.refusals import refusal_of, whole_response
+from leader_worker.refusals import Busy, refusal_of, whole_response
 from leader_worker.response import Response
 from leader_worker.sockets import STALL, LeadersSocket, Stalled, TLSSocket
 
 BEFORE_WAIT = "leader_worker.before_wait"  # in the environ
 LINGER = 1.0  # seconds that a client has to stop sending what is not read
+POSTPONED = 128  # connections that wait for a thread
 RECEIVE = 64 * 1024
 REST = 64 * 1024  # bytes of a body that are read for an application that did not
 GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
@@ -47,7 +48,7 @@ class Threads:
         self.application, self.cfg, self.log = worker.wsgi, worker.cfg, worker.log
         self.keepalive: float = worker.cfg.keepalive
         self.lane = Lane(worker.cfg)
-        self.tls = worker.tls_context()
+        self.tls = worker.tls
         self.most_slow = max(1, worker.cfg.threads - 1)
         self.slow: set[object] = set()
         """One for each thread that may wait for the rest of a request."""
@@ -126,15 +127,21 @@ class Threads:
         elif not conn.parts:
             self.read(conn, data)
         else:
-            conn.parts.append(data)
-            conn.missing -= len(data)
-            if conn.request is None:
-                self.read(conn, conn.joined())
-            elif conn.missing > 0:
-                self.wait_for_more(conn, len(data))
-            else:
-                request = conn.request
-                self.answer(conn, request, conn.joined())
+            self.receive_more(conn, data)
+
+    def receive_more(self, conn: Connection, data: bytes) -> None:
+        """Take more of an unfinished request."""
+        conn.parts.append(data)
+        conn.missing -= len(data)
+        request = conn.request
+        if request is not None and conn.missing > 0:
+            self.wait_for_more(conn, len(data))
+            return
+        self.connections.release(conn)
+        if request is None:
+            self.read(conn, conn.joined())
+        else:
+            self.answer(conn, request, conn.joined())
 
     def end_of_input(self, conn: Connection) -> None:
         """End a connection whose client sends no more; what it has left half-sent is refused."""
@@ -187,10 +194,7 @@ class Threads:
         if is_whole(data, data.find(b"\r\n\r\n")):
             self.answer_by_gunicorn(conn, data)
         elif len(self.slow) >= self.most_slow:
-            self.connections.release(conn)
-            self.connections.unpoll(conn)
-            conn.unread = data
-            self.postponed.append((monotonic(), conn))
+            self.postpone(conn, data)
         else:
             place = object()
             self.slow.add(place)
@@ -199,6 +203,15 @@ class Threads:
             finally:
                 self.slow.discard(place)
                 self.resume()
+
+    def postpone(self, conn: Connection, data: bytes) -> None:
+        """Let a connection wait for a thread. Busy if too many do."""
+        if len(self.postponed) >= POSTPONED:
+            raise Busy
+        self.connections.release(conn)
+        self.connections.unpoll(conn)
+        conn.unread = data
+        self.postponed.append((monotonic(), conn))
 
     def resume(self) -> None:
         """Go on with the connection that was postponed first."""
@@ -259,9 +272,15 @@ class Threads:
 
     def read_rest(self, conn: Connection, request: Any) -> None:
         """Read what the application has left of a body, if it is little and the client goes on."""
-        if is_unread(request.body) and not conn.response.closes:
-            conn.response.closes = len(request.body.read(REST)) == REST
-        conn.discards = is_unread(request.body)
+        body, response = request.body, conn.response
+        if is_unread(body) and not response.closes:
+            try:
+                response.closes = len(body.read(REST)) == REST
+            except (OSError, ParseException):
+                response.closes = True
+        # After a body that could not be read nobody knows where the next request begins.
+        response.closes = response.closes or body.failed
+        conn.discards = response.closes and (is_unread(body) or body.failed)
 
     def after(self, conn: Connection) -> None:
         """Wait for the next request, or end the connection."""
@@ -331,6 +350,8 @@ class Threads:
             peer = conn.client[0] if conn.client else "?"
             self.log.warning("Refused request %s from %s: %s", name, peer, error)
         fields, body = self.worker.refusal(refusal.sentence, name)
+        if refusal.status == 503:
+            fields = [*fields, ("Retry-After", "1")]
         if conn.greeted:
             with suppress(OSError):
                 conn.sock.sendall(whole_response(refusal, fields, body))

@@ -95,6 +95,7 @@ class Worker(BaseWorker):
         most: int = self.cfg.worker_connections
         self.connections = Connections(self.sockets, most, self.log)
         self.lead = Lead(self.connections.leave_poller)
+        self.tls = self.tls_context()
         super().init_process()
 
     def init_signals(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 Environ = dict[str, Any]
@@ -34,6 +35,14 @@ def echo(environ: Environ, start_response: Start) -> Iterable[bytes]:
 def unread(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Answer without reading the body."""
     return answer(start_response, b"unread")
+
+
+def swallow(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Answer, whatever reading the body has raised."""
+    for _ in range(3):
+        with suppress(Exception):
+            environ["wsgi.input"].read()
+    return answer(start_response, b"swallowed")
 
 
 def environment(environ: Environ, start_response: Start) -> Iterable[bytes]:
@@ -156,6 +165,7 @@ ROUTES = {
         silent,
         split,
         stream,
+        swallow,
         time_out,
         too_long,
         too_short,

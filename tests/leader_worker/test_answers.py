@@ -195,6 +195,17 @@ def test_chunks_that_are_left_unread_are_passed_over(server: Server) -> None:
         assert client.content() == b"hello"
 
 
+@pytest.mark.parametrize("path", ["/unread", "/swallow"])
+def test_no_request_is_looked_for_behind_a_body_that_cannot_be_read(
+    server: Server, path: str
+) -> None:
+    with server.connect() as client:
+        client.send(request(path, "Transfer-Encoding: chunked") + b"zz\r\n" + HELLO)
+        received = client.rest()
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_large_body_that_is_left_unread_ends_its_connection(server: Server) -> None:
     with server.connect() as client:
         client.send(request("/unread", body=b"x" * 3_000_000))

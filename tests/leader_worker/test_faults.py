@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -206,6 +207,43 @@ def test_unfinished_requests_beyond_the_room_for_them_are_read_by_threads(tmp_pa
         for client in slow:
             client.send(b"y")
         assert {client.content()[-1:] for client in slow} == {b"y"}
+
+
+def test_what_was_unfinished_once_takes_no_room(tmp_path: Path) -> None:
+    sent = request("/echo", body=b"x" * 1_000_000, method="POST")
+    with Server(tmp_path, "--threads", "1") as server, server.connect() as client:
+        for _ in range(20):
+            client.send(sent[:900_000])
+            assert server.is_well()
+            client.send(sent[900_000:])
+            assert len(client.content()) == 1_000_000
+        with clients(server, 5, STALLED["large body"]):
+            assert server.is_well()
+
+
+def test_too_many_who_wait_for_a_thread_are_refused(tmp_path: Path) -> None:
+    with Server(tmp_path, "--threads", "2") as server, clients(server, 200, CHUNKS) as slow:
+        answer = slow[-1].receive()
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert server.is_well()
+
+
+def test_those_who_wait_for_a_thread_cost_nothing(tmp_path: Path) -> None:
+    """What they send meanwhile wakes nobody up."""
+    with Server(tmp_path, "--threads", "2") as server, clients(server, 50, CHUNKS) as slow:
+        assert server.is_well()
+        (worker,) = server.workers()
+        for client in slow:
+            client.send(b"1\r\nx\r\n")
+        before = processor_time(worker)
+        time.sleep(1)  # in which a worker that is woken up again and again does nothing else
+        assert processor_time(worker) - before < 0.2
+
+
+def processor_time(pid: int) -> float:
+    """Return how many seconds of the processor a process has had."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text().split()[0]) for path in tasks) / 1e9
 
 
 def test_a_crowd_that_asks_again_and_again_is_let_in_at_once(tmp_path: Path) -> None:
