@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -107,6 +108,9 @@ REFUSED: list[tuple[str, bytes, int, str]] = [
     ("one byte over, in chunks", chunked(b"a" * (LIMIT + 1)) + END, 413, f"{LIMIT} bytes"),
     ("many chunks over", chunked(*[b"a" * 1000] * 2000) + END, 413, f"{LIMIT} bytes"),
     ("another site's page", post(b"", "text/plain", "Sec-Fetch-Site: cross-site"), 403, "site"),
+    ("a page of the same site", post(b"", "text/plain", "Sec-Fetch-Site: same-site"), 403, "site"),
+    ("another origin's page", post(b"", "text/plain", "Origin: http://other"), 403, "site"),
+    ("a page of no origin", post(b"", "text/plain", "Origin: null"), 403, "site"),
     ("a bad chunk size", chunked() + b"zz\r\nfoo\r\n" + END, 400, "malformed"),
     ("a chunk without its end", chunked() + b"3\r\nfooo\r\n" + END, 400, "malformed"),
     ("a negative chunk", chunked() + b"-3\r\nfoo\r\n" + END, 400, "malformed"),
@@ -245,6 +249,33 @@ def test_no_bytes_at_all_are_a_server_error(service: Service, head: bytes) -> No
 def test_the_service_is_well_after_all_that(service: Service) -> None:
     service.assert_well()
     assert "Traceback" not in service.log
+
+
+HEADERS = [
+    b"Authorization: ",
+    b"Authorization: Basic ",
+    b"Authorization: Bearer ",
+    b"Cookie: ",
+    b"If-None-Match: ",
+    b"Origin: ",
+    b"Sec-Fetch-Site: ",
+    b"X-Request-ID: ",
+    b"\xc3\xa9: ",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_no_byte_above_127_in_a_header_is_a_server_error(tmp_path: Path, header: bytes) -> None:
+    with Service(tmp_path / "log", HASHER_WRITE_TOKENS="token") as service:
+        for byte in range(128, 256):
+            raw = header + bytes([byte]) + b"\r\nHost: "
+            answers = [
+                service.exchange(sent.replace(b"Host: ", raw, 1))
+                for sent in (post(WELL_FORMED), get(f"/messages/{NAME}"))
+            ]
+            statuses = [answer.status if answer else None for answer in answers]
+            assert statuses[0] in {400, 401, 403}
+            assert statuses[1] in {400, 404}
 
 
 @pytest.mark.parametrize("path", ["/messages", f"/messages/{NAME}"])

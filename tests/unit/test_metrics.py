@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hasher import create_app
 from hasher.settings import Settings
+from hasher.stores import Driver
 from hasher.stores.memory import MemoryDriver
 from tests.unit.test_errors import Broken
 
@@ -81,6 +82,24 @@ def test_a_full_store_is_counted() -> None:
     client.post("/messages", json={"message": "foo"})
     assert grown.of("hasher_store_errors_total", operation="put", error="full") == 1
     assert grown.of("hasher_messages_total", outcome="new") == 0
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b'{"message":"foo"}'),
+        ("application/x-ndjson", b'{"message":"bar"}\n{"message":"foo"}\n{"message":"foo"}\n'),
+    ],
+)
+def test_a_damaged_message_that_is_sent_again_is_mended_and_counted(
+    client: FlaskClient, store: Driver, content_type: str, body: bytes
+) -> None:
+    store.put(FOO, b"fop")
+    assert client.get(f"/messages/{FOO}").status_code == 500
+    grown = Difference(client)
+    assert client.post("/messages", data=body, content_type=content_type).status_code == 200
+    assert grown.of("hasher_messages_total", outcome="mended") == 1
+    assert client.get(f"/messages/{FOO}").json == {"message": "foo"}
 
 
 def test_a_damaged_message_is_counted() -> None:
