@@ -31,8 +31,8 @@ class NameServer:
         host = f"127.{NUMBERS.randint(1, 254)}.{NUMBERS.randint(1, 254)}.1"  # that nobody has
         try:
             self.socket.bind((host, 53))
-        except PermissionError:
-            skip("A name server listens on port 53, which takes root.")
+        except OSError as error:
+            skip(f"A name server takes root, and port 53 for itself: {error.strerror}.")
         self.host = host
         self.asked = 0
         self.answers = False
