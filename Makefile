@@ -47,8 +47,8 @@ STORE ?= memory
 LOAD ?= mixed
 FOR ?= throughput
 
-tune: .venv/bench ## Find the settings that serve the most on this machine (three minutes)
-	@$(BIN)/python -m bench --results $(RESULTS) tune \
+tune: .venv/runtime ## Find the settings that serve the most on this machine (three minutes)
+	@$(BIN)/python -m hasher tune --results $(RESULTS) \
 		--store $(STORE) --load $(LOAD) --for $(FOR) $(TUNE)
 
 WEIGHED ?= 300000

@@ -1,17 +1,13 @@
-"""The command line: `python -m bench compare`, `tune`, `scaling` or `documents`."""
+"""The command line: `python -m bench compare`, `scaling` or `documents`."""
 
 import argparse
-import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from bench import answer, compare, documents, report, scaling, traffic, tune
+from bench import compare, documents, report, scaling
 from bench.contenders import CONTENDERS
-from bench.load import Failed
-from bench.stores import STORES
-from bench.traffic import MIXES
+from hasher_tune.servers import Failed
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,28 +37,6 @@ def run_comparison(options: argparse.Namespace) -> None:
     )
     report.write(compare.compare(effort), options.results)
     show(options, "bench.md")
-
-
-def run_tune(options: argparse.Namespace) -> None:
-    """Search, keep the figures, and print the answer."""
-    mix = MIXES[options.load]
-    if options.replay:
-        with options.replay.open(errors="replace") as lines:
-            mix = traffic.recorded(lines)
-        print(f"The recorded load: {mix}.")
-    question = tune.Question(
-        options.store,
-        mix,
-        aim(" ".join(options.aim)),
-        options.minutes,
-        options.connections,
-        options.cores,
-    )
-    found = tune.tune(replace(question, clients=options.clients), compare.say)
-    answer.write(question, found, options.results)
-    if options.write:
-        answer.write_environment(options.write, found.answer)
-    print(answer.told(question, found))
 
 
 def run_scaling(options: argparse.Namespace) -> None:
@@ -96,25 +70,6 @@ def parsed() -> argparse.Namespace:
     one.add_argument("--only", action="append", default=[], choices=names, metavar="NAME")
     one.set_defaults(run=run_comparison)
 
-    two = commands.add_parser("tune", help="the settings that serve the most here")
-    two.add_argument("--store", type=store, default="memory", help=f"{', '.join(STORES)}, or a URL")
-    two.add_argument("--load", choices=MIXES, default="mixed")
-    two.add_argument("--replay", type=Path, metavar="LOG", help="an access log, for its mix")
-    two.add_argument(
-        "--for",
-        dest="aim",
-        default=["throughput"],
-        nargs="+",
-        metavar="AIM",
-        help="throughput (the most answered), or latency MS (the most offered with p99 below it)",
-    )
-    two.add_argument("--minutes", type=float, default=3.0, help="at most")
-    two.add_argument("--connections", type=positive, default=32)
-    two.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
-    two.add_argument("--clients", type=positive, default=max(1, (os.cpu_count() or 1) // 4))
-    two.add_argument("--write", type=Path, metavar="FILE", help="an environment file to set it in")
-    two.set_defaults(run=run_tune)
-
     three = commands.add_parser("scaling", help="the capacity model against this machine")
     three.add_argument("--seconds", type=positive, default=2, help="of each measurement")
     three.add_argument("--rounds", type=positive, default=5)
@@ -131,23 +86,6 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
     return number
-
-
-def store(text: str) -> str:
-    """A name of STORES, or a URL."""
-    if text not in STORES and "://" not in text:
-        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(STORES)}, and no URL")
-    return text
-
-
-def aim(text: str) -> float | None:
-    """The most that a p99 may be, in seconds; None of `throughput`."""
-    what, _, limit = text.partition(" ")
-    if what == "latency":
-        return float(limit or 50) / 1000
-    if text != "throughput":
-        raise argparse.ArgumentTypeError(f"{text} is neither throughput nor latency MS")
-    return None
 
 
 if __name__ == "__main__":

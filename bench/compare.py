@@ -14,8 +14,8 @@ from typing import Any
 
 from bench import machine, seeds
 from bench.contenders import BIN, CONTENDERS, HASHER, ROOT, Contender, before, hasher
-from bench.load import BULK, GET, POST, Failed, Load, run
-from bench.servers import Server, environment
+from bench.load import BULK, GET, POST, Load, run
+from hasher_tune.servers import Failed, Server, environment
 
 Results = dict[str, Any]
 GROWING = ("memory", "sqlite", "redis", "postgresql")

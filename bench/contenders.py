@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench import load
-from bench.load import BULK, GET, POST, Failed, Load
-from bench.servers import Server, free_ports
-from bench.stores import STORES
+from bench.load import BULK, GET, POST, Load
 from deploy.fleet import configured
+from hasher_tune.servers import Failed, Server, free_ports
+from hasher_tune.stores import STORES
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hasher_tune.servers import Failed
+
 SCRIPTS = Path(__file__).parent / "lua"
 TIMEOUT = 30  # seconds; wrk's own 2 s are too short for thousands of messages in one request
-
-
-class Failed(Exception):
-    """A contender did not do what was asked of it, and so has no figure."""
 
 
 @dataclass(frozen=True)

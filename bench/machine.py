@@ -31,15 +31,6 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[-1]
 
 
-def listed(cores: str) -> set[int]:
-    """The cores of a list such as 0,2-3, as taskset takes it."""
-    found: set[int] = set()
-    for part in cores.split(","):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
-
-
 def describe(folder: Path) -> dict[str, Any]:
     """What the figures depend on. `folder` is where stores keep their files."""
     return {

@@ -22,8 +22,8 @@ from bench import capacity, machine, report, seeds
 from bench.compare import say, scratch
 from bench.contenders import hasher, instance, proxy
 from bench.load import GET, Load, run
-from bench.servers import Server
-from bench.stores import STORES, ask
+from hasher_tune.servers import Server
+from hasher_tune.stores import STORES, ask
 
 Results = dict[str, Any]
 WORKERS = (1, 2)

@@ -42,6 +42,15 @@ def serve(options: tuple[str, ...]) -> None:
     Server("%(prog)s [OPTIONS]", prog="hasher serve").run()
 
 
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def tune(options: tuple[str, ...]) -> None:
+    """Find the workers and threads that serve the most on this machine."""
+    from hasher_tune import command  # noqa: PLC0415 - which the service does without
+
+    command.run(options)
+
+
 main.add_command(store_cli)
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from typing import Any
 from tests.support.servers import free_ports, program, skip, until
 from tests.support.service import ROOT, Service, plain_environ
 
-SOURCES = ("hasher", "leader_worker", "pyproject.toml", "README.md", "requirements.txt")
+PACKAGES = ("hasher", "hasher_tune", "leader_worker")
+SOURCES = (*PACKAGES, "pyproject.toml", "README.md", "requirements.txt")
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 # What the Containerfile needs of its base, from Debian 12. Nothing is configured, which is quick.
 SUITE, PYTHON = "bookworm", "3.11"
@@ -27,9 +28,9 @@ COMPLETE = """--customize-hook=cd "$1"
 FROM_BASE = "FROM scratch\nADD base.tar /\n"
 
 
-def run(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
+def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """Return what the program prints; fail with what it says if it fails."""
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 

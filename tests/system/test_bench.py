@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.clients import Client, Clients, Plan, Step
 from bench.contenders import CONTENDERS, HASHER, Contender, hasher
-from bench.load import Failed, run, single
-from bench.race import Race
+from bench.load import run, single
 from bench.scaling import Effort, cached_service, reads_through
 from bench.seeds import check, sow, write_digests
-from bench.servers import Server
-from bench.traffic import MIXES
-from bench.tune import Field, Question, Setting
+from hasher_tune.clients import Client, Clients, Plan, Step
+from hasher_tune.race import Race
+from hasher_tune.search import Field, Question, Setting
+from hasher_tune.servers import Failed, Server
+from hasher_tune.traffic import MIXES
 from tests.support.documents import ROOT
 from tests.support.servers import program, skip
 
@@ -79,12 +79,10 @@ def test_a_load_that_is_refused_is_no_figure(tmp_path: Path) -> None:
 SHORT = ["--seconds", "1", "--rounds", "1", "--stored", "2000"]
 COMMANDS = {
     "compare": [*SHORT, "--only", HASHER["memory"]],
-    "tune": ["--store", "memory", "--minutes", "0.1"],
     "scaling": SHORT,
 }
 WRITTEN = {
     "compare": ("bench", ["json", "md"]),
-    "tune": ("tune-memory", ["json", "svg"]),
     "scaling": ("scaling", ["json", "md"]),
 }
 
@@ -100,8 +98,16 @@ def test_a_command_measures_and_writes_what_it_found(command: str, tmp_path: Pat
     assert ended.returncode == 0, ended.stdout + ended.stderr
     stem, kinds = WRITTEN[command]
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"{stem}.{kind}" for kind in kinds]
-    told = [(tmp_path / f"{stem}.md").read_text()] if "md" in kinds else ["WEB_CONCURRENCY=1\n"]
-    assert told[0] in ended.stdout
+    assert (tmp_path / f"{stem}.md").read_text() in ended.stdout
+
+
+def test_tune_answers_and_writes_what_it_found(tmp_path: Path) -> None:
+    tune = [sys.executable, "-m", "hasher", "tune", "--results", str(tmp_path), "--minutes", "0.1"]
+    ended = subprocess.run(tune, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    written = sorted(file.name for file in tmp_path.iterdir())
+    assert written == ["tune-memory.json", "tune-memory.svg"]
+    assert ended.stdout.startswith("WEB_CONCURRENCY=1\n")
 
 
 SLEEPING = """
@@ -127,7 +133,7 @@ class FieldWithFault(Field):
         if setting == self.fault:
             (self.folder / "sleeping.py").write_text(SLEEPING)
             server.command = [
-                *server.command[:-1],
+                *server.command,
                 "--pythonpath",
                 str(self.folder),
                 "sleeping:app",

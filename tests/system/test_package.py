@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.package import (
+    PACKAGES,
     PIP,
     Container,
     Image,
@@ -105,10 +106,17 @@ def test_the_installed_command_looks_after_the_store(serving: Installed, install
     assert run(installed / "hasher", "--version") == f"hasher, version {VERSION}\n"
 
 
-def test_the_wheel_has_hasher_and_its_worker_only(installed: Path) -> None:
+def test_the_installed_command_tunes(installed: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/messages.db"
+    said = run(installed / "hasher", "tune", "--minutes", "0.05", "--store", store, cwd=tmp_path)
+    assert re.match(r"WEB_CONCURRENCY=\d+\nHASHER_THREADS=\d+\n", said)
+    assert not list(tmp_path.glob(".tune-*"))
+
+
+def test_the_wheel_has_its_three_packages_and_no_other(installed: Path) -> None:
     (packages,) = installed.parent.glob("lib/python*/site-packages")
     (about,) = packages.glob("hasher-*.dist-info")
-    assert (about / "top_level.txt").read_text().split() == ["hasher", "leader_worker"]
+    assert (about / "top_level.txt").read_text().split() == [*PACKAGES]
 
 
 @pytest.fixture(scope="module")

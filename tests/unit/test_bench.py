@@ -12,8 +12,9 @@ import pytest
 from bench import capacity, documents, report, scaling
 from bench.capacity import Demand, cores, masters, room
 from bench.contenders import CONTENDERS, HASHER, TEXTBOOK, before
-from bench.load import Failed, figures
+from bench.load import figures
 from bench.report import Spread, ratios, spread
+from hasher_tune.servers import Failed
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,7 +173,7 @@ def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
 
 
 def test_nothing_of_hasher_is_imported() -> None:
-    script = "import sys, bench.compare, bench.scaling, bench.answer; print(*sys.modules)"
+    script = "import sys, bench.compare, bench.scaling, hasher_tune.command; print(*sys.modules)"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]

@@ -5,7 +5,7 @@ from math import exp
 
 import pytest
 
-from bench.race import NEAR, Race, paired, student
+from hasher_tune.race import NEAR, Race, paired, student
 
 Setting = tuple[int, int]
 Surface = dict[Setting, float]

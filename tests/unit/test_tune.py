@@ -1,4 +1,4 @@
-"""What `make tune` makes of its measurements and of an access log: no server, no load."""
+"""What `hasher tune` makes of its measurements and of an access log: no server, no load."""
 
 import json
 import re
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench import answer, machine
-from bench.clients import Answers
-from bench.limits import Limits, Needs
-from bench.load import Failed
-from bench.race import Interval
-from bench.traffic import MIXES, Mix, recorded, requests
-from bench.tune import Found, Question, Setting, Standing, crossing
 from hasher.settings import Settings
+from hasher_tune import answer
+from hasher_tune.clients import Answers
+from hasher_tune.limits import Limits, Needs
+from hasher_tune.race import Interval
+from hasher_tune.search import Found, Question, Setting, Standing, crossing, listed
+from hasher_tune.servers import Failed
+from hasher_tune.traffic import MIXES, Mix, recorded, requests
 
 BEST, DEFAULT = Setting(1, 4), Setting(2, 8)
 
@@ -122,7 +122,7 @@ def test_settings_beyond_a_limit_are_refused() -> None:
 
 
 def test_cores_are_listed_as_taskset_takes_them() -> None:
-    assert machine.listed("0,2-4") == {0, 2, 3, 4}
+    assert listed("0,2-4") == {0, 2, 3, 4}
 
 
 def logged(**changes: Any) -> str:

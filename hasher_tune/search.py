@@ -1,31 +1,31 @@
 """The search for the settings that serve the most on this machine, and how sure that is.
 
-Each candidate's service runs, and waits while another is measured. A race (bench/race.py) drops
+Each candidate's service runs, and waits while another is measured. A race (race.py) drops
 those that are certainly slower, and tries the neighbours of the best. What the answer gains over
 the defaults is then measured anew, since the one that has won is flattered by having won.
 """
 
 import os
 import random
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Self
 
-from bench import limits, machine, seeds
-from bench.clients import Answers, Clients, Plan, Step
-from bench.compare import scratch
-from bench.contenders import instance
-from bench.load import Failed
-from bench.race import FIRST_LOOK, Interval, Race, paired
-from bench.servers import Server
-from bench.stores import opened
-from bench.traffic import Mix, seeds_of
+from hasher_tune import limits, seeds
+from hasher_tune.clients import Answers, Clients, Plan, Step
+from hasher_tune.race import FIRST_LOOK, Interval, Race, paired
+from hasher_tune.servers import Failed, Server, free_ports
+from hasher_tune.stores import opened
+from hasher_tune.traffic import Mix, seeds_of
 
 SLICE = 0.5  # seconds that a candidate is measured in a block
 STEP = 0.2  # seconds at each rate, for --for latency
@@ -34,6 +34,8 @@ STEPS = 20  # at most, in one measurement
 ANEW = 0.25  # of the time, for measuring the answer against the defaults
 PAIRS = range(6, 31)  # how many measurements that is of each
 MOST_THREADS = 64
+COMMAND = [sys.executable, "-m", "hasher", "serve"]
+ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: what is written meanwhile must not fill the store
 
 
 @dataclass(frozen=True, order=True)
@@ -75,7 +77,7 @@ class Question:
     @property
     def server_cores(self) -> set[int]:
         """The cores that the server may use."""
-        return machine.listed(self.cores) if self.cores else os.sched_getaffinity(0)
+        return listed(self.cores) if self.cores else os.sched_getaffinity(0)
 
     @property
     def client_cores(self) -> list[int]:
@@ -140,12 +142,17 @@ class Field:
 
     def service(self, setting: Setting) -> Server:
         """A service to start."""
-        return instance(
-            self.folder,
-            self.question.cores,
-            self.url,
-            env={**setting.variables(), "HASHER_DRAIN_SECONDS": "0"},
-        )
+        (port,) = free_ports(1)
+        settings = {
+            "HASHER_STORE": self.url,
+            "HASHER_MEMORY_LIMIT": ROOM,
+            "HASHER_HOST": "127.0.0.1",
+            "HASHER_DRAIN_SECONDS": "0",
+            "PORT": str(port),
+            **setting.variables(),
+        }
+        log, cores = self.folder / f"{port}.log", self.question.cores
+        return Server(COMMAND, port, log, cores, None, **settings)
 
     def stop(self, settings: list[Setting]) -> None:
         """End services that are not needed any more."""
@@ -187,6 +194,22 @@ class Field:
         """The 99th percentile of a setting's latencies, in seconds, a median of measurements."""
         found = [answers.p99 for answers in self.answers[setting]]
         return float(median(found)) if found else 0.0
+
+
+def listed(cores: str) -> set[int]:
+    """The cores of a list such as 0,2-3, as taskset takes it."""
+    found: set[int] = set()
+    for part in cores.split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder in this one: /tmp may be in memory, where syncing is free."""
+    with TemporaryDirectory(prefix=".tune-", dir=Path.cwd()) as folder:
+        yield Path(folder)
 
 
 def crossing(rates: list[float], p99s: list[float], latency: float) -> float:

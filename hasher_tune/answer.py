@@ -1,4 +1,4 @@
-"""What `make tune` answers: two lines to paste, how sure they are, a file of figures, a picture."""
+"""The answer: two lines to paste, how sure they are, a file of figures, and a picture."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.tune import Found, Question, Setting, Standing
+from hasher_tune.search import Found, Question, Setting, Standing
 
 WIDTH, ROW, LEFT = 720, 26, 130  # of the picture, in pixels
 

@@ -23,7 +23,7 @@ from math import inf
 from multiprocessing import get_context
 from typing import Self
 
-from bench.traffic import Mix, requests
+from hasher_tune.traffic import Mix, requests
 
 WARM = 0.1  # of the time that connections are kept busy, which is not counted
 TIMEOUT = 10.0  # seconds

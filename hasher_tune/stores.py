@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from functools import partial
 from pathlib import Path
 
-from bench.load import Failed
-from bench.servers import free_ports, until
+from hasher_tune.servers import Failed, free_ports, until
 
 MASTERS = 3  # the fewest that redis-cli makes a cluster of
 

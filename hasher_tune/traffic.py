@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from bench.load import Failed
-from bench.seeds import digest_of, message
+from hasher_tune.seeds import digest_of, message
+from hasher_tune.servers import Failed
 
 WRITTEN = {200, 201}
 LINES = 1_000_000  # of an access log; what is behind them changes the mix no more

@@ -11,11 +11,13 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
-from bench.load import Failed
-
 PATIENCE = 30.0  # seconds until a server that does not answer, or does not end, is given up
 OURS = ("HASHER_", "GUNICORN_", "WEB_CONCURRENCY", "PORT", "PROMETHEUS_", "UVICORN_")
 UNKNOWN = "/messages/" + "0" * 64
+
+
+class Failed(Exception):
+    """A server did not do what was asked of it, and so has no figure."""
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

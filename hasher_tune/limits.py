@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.servers import Server
-from bench.stores import ask
+from hasher_tune.servers import Server
+from hasher_tune.stores import ask
 
 FILES_A_THREAD = 4  # that a worker of hasher keeps for each thread's use of the store
 OTHER_FILES = 64  # of a worker

@@ -1,0 +1,103 @@
+"""`hasher tune`: the command line of the search, and what it prints."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hasher_tune import answer, search, traffic
+from hasher_tune.servers import Failed
+from hasher_tune.stores import STORES
+from hasher_tune.traffic import MIXES
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Search as the command line says, and print the answer."""
+    options = parsed(arguments)
+    try:
+        tune(options)
+    except (Failed, OSError) as failure:
+        sys.exit(f"hasher tune: {failure}.")
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Search, keep the figures if there is a folder for them, and print the answer."""
+    mix = MIXES[options.load]
+    if options.replay:
+        with options.replay.open(errors="replace") as lines:
+            mix = traffic.recorded(lines)
+        print(f"The recorded load: {mix}.")
+    question = search.Question(
+        options.store,
+        mix,
+        aim(" ".join(options.aim)),
+        options.minutes,
+        options.connections,
+        options.cores,
+    )
+    found = search.tune(replace(question, clients=options.clients), say)
+    if options.results:
+        answer.write(question, found, options.results)
+    if options.write:
+        answer.write_environment(options.write, found.answer)
+    print(answer.told(question, found))
+
+
+def say(line: str) -> None:
+    """Tell how it goes."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="hasher tune", description="The settings that serve the most on this machine."
+    )
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where the figures go")
+    parser.add_argument(
+        "--store", type=store, default="memory", help=f"{', '.join(STORES)}, or a URL"
+    )
+    parser.add_argument("--load", choices=MIXES, default="mixed")
+    parser.add_argument("--replay", type=Path, metavar="LOG", help="an access log, for its mix")
+    parser.add_argument(
+        "--for",
+        dest="aim",
+        default=["throughput"],
+        nargs="+",
+        metavar="AIM",
+        help="throughput (the most answered), or latency MS (the most offered with p99 below it)",
+    )
+    parser.add_argument("--minutes", type=float, default=3.0, help="at most")
+    parser.add_argument("--connections", type=positive, default=32)
+    parser.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
+    parser.add_argument("--clients", type=positive, default=max(1, (os.cpu_count() or 1) // 4))
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="an environment file to set it in"
+    )
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def store(text: str) -> str:
+    """A name of STORES, or a URL."""
+    if text not in STORES and "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(STORES)}, and no URL")
+    return text
+
+
+def aim(text: str) -> float | None:
+    """The most that a p99 may be, in seconds; None of `throughput`."""
+    what, _, limit = text.partition(" ")
+    if what == "latency":
+        return float(limit or 50) / 1000
+    if text != "throughput":
+        raise argparse.ArgumentTypeError(f"{text} is neither throughput nor latency MS")
+    return None
