@@ -20,6 +20,9 @@ from hasher.web.application import DigestConverter
 from hasher.web.bodies import Post, from_json
 from hasher.web.bulk import NEWLINE
 
+# Put in one step: of digests that are sorted, a page of SQLite's index then takes several at once.
+BATCH_MESSAGES, BATCH_BYTES = 100_000, 16 * 1024 * 1024
+
 Advance = Callable[[int], None]
 store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_STORE).")
 
@@ -216,7 +219,7 @@ def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
 def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> int:
     """Put messages, those before an exception too; return how many were new."""
     added = 0
-    for batch in batches(messages):
+    for batch in batches(messages, BATCH_MESSAGES, BATCH_BYTES):
         _, new = target.put_many(batch)
         added += new
         advance(len(batch))

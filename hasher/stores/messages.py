@@ -59,10 +59,13 @@ def verified(message: bytes, digest: str) -> bytes:
     return message
 
 
-def batches(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
+def batches(
+    messages: Iterable[bytes], count: int = BATCH_MESSAGES, length: int = BATCH_BYTES
+) -> Iterator[list[bytes]]:
     """Yield `messages` in lists for `put_many`: large enough to be fast, and bounded in memory.
 
-    An exception of the iterable comes after the messages before it.
+    A list ends with its `count`-th message, or with the one that brings it to `length` bytes. An
+    exception of the iterable comes after the messages before it.
     """
     batch: list[bytes] = []
     size = 0
@@ -70,7 +73,7 @@ def batches(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
         for message in messages:
             batch.append(message)
             size += len(message)
-            if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
+            if len(batch) >= count or size >= length:
                 yield batch
                 batch, size = [], 0
     except Exception:

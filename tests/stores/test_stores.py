@@ -85,6 +85,20 @@ def test_a_process_that_forks_goes_on_with_connections_of_its_own(store: Driver)
     assert store.count() == (401 if store.shared else 201)
 
 
+def test_a_store_can_be_used_while_it_is_gone_through(store: Driver) -> None:
+    pairs = [(digest(b"%d" % number), b"%d" % number) for number in range(2500)]
+    store.put_many(pairs)
+    found = set()
+    for number, (name, message) in enumerate(store.items()):
+        found.add((name, message))
+        if number % 500 == 0:
+            assert store.get(pairs[number][0]) == pairs[number][1]
+            assert store.get(digest(b"missing")) is None
+            assert store.put(*pairs[number]) is REPEATED
+            store.check()
+    assert found == set(pairs)
+
+
 def test_a_store_that_works_passes_its_check(store: Driver) -> None:
     remark = store.check()
     assert remark is None or not remark.endswith(".")

@@ -75,12 +75,13 @@ class Files:
         return True
 
     def require_whole(self, connection: apsw.Connection) -> None:
-        """Unusable if they are not the same, or were truncated. `connection` is in no transaction.
+        """Unusable if they are not the same or, if `connection` is not reading, were truncated.
 
         Another program may empty the log once it is copied to the database, so look twice.
         """
-        cut = self._truncated(connection) and self._truncated(connection)
-        if cut:
+        if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
+            self.require_same()
+        elif cut := self._truncated(connection) and self._truncated(connection):
             raise truncated(cut)
 
     def truncated_log(self) -> Unusable:
