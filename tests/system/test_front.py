@@ -460,6 +460,14 @@ def test_http_1_0_without_a_host_is_answered(fleet: Fleet) -> None:
     assert answer.status == 200
 
 
+def test_the_instances_see_the_host_that_the_client_asked(fleet: Fleet) -> None:
+    """hasher compares it with the page's origin."""
+    for origin, status in ((f"http://127.0.0.1:{fleet.front.port}", 201), ("http://a", 403)):
+        headers = {"Content-Type": "text/plain", "Origin": origin}
+        text = f"from {origin} at {time.time_ns()}".encode()
+        assert fleet.front.request("POST", "/messages", text, headers).status == status
+
+
 def test_a_body_at_the_limit_passes_the_front(fleet: Fleet) -> None:
     plain = {"Content-Type": "text/plain"}
     assert fleet.front.request("POST", "/messages", b"x" * 2**20, plain).status in {200, 201}
@@ -555,8 +563,12 @@ def test_tls_and_http_2_can_be_switched_on(fleet: Fleet, tmp_path: Path) -> None
         "/etc/ssl/certs/hasher.pem": str(authority),
         "/etc/ssl/private/hasher.key": str(key),
     }
+    site = f"https://localhost:{port}"
+    asked = [curl, "-s", "--cacert", str(authority), "-w", "%{http_version} %{http_code}"]
+    reading = [*asked, f"{site}/messages/{NAME}"]
+    posting = [*asked, "-H", f"Origin: {site}", "-H", "Content-Type: text/plain", "-d", "foo"]
     with Front(tmp_path, fleet.ports, "tls", **changes):
-        asked = [curl, "-s", "--cacert", str(authority), "-w", "%{http_version} %{http_code}"]
-        address = f"https://localhost:{port}/messages/{NAME}"
-        answer = subprocess.run([*asked, address], check=True, capture_output=True, text=True)
-    assert answer.stdout == '{"error":"Message not found."}\n2 404'
+        read = subprocess.run(reading, check=True, capture_output=True, text=True)
+        posted = subprocess.run([*posting, f"{site}/messages"], check=True, capture_output=True)
+    assert read.stdout == '{"error":"Message not found."}\n2 404'
+    assert posted.stdout.endswith((b"2 200", b"2 201"))
