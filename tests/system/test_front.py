@@ -461,7 +461,7 @@ def test_http_1_0_without_a_host_is_answered(fleet: Fleet) -> None:
 
 
 def test_the_instances_see_the_host_that_the_client_asked(fleet: Fleet) -> None:
-    """hasher compares it with the page's origin."""
+    """A page's origin is compared with it."""
     for origin, status in ((f"http://127.0.0.1:{fleet.front.port}", 201), ("http://a", 403)):
         headers = {"Content-Type": "text/plain", "Origin": origin}
         text = f"from {origin} at {time.time_ns()}".encode()
