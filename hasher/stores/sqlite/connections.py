@@ -28,7 +28,7 @@ class Connections:
     def __init__(self, path: str, synchronous: str) -> None:
         self._path, self._synchronous = path, synchronous
         self._process = os.getpid()
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
         self._local = threading.local()
         self._all: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._first: tuple[apsw.Connection, Files] | None = None
@@ -69,7 +69,9 @@ class Connections:
         if self._process != os.getpid():
             return
         lost = self._first and not self._first[1].are_same()
-        for connection in list(self._all):
+        with self._opening:
+            found = list(self._all)
+        for connection in found:
             with suppress(apsw.ThreadingViolationError, apsw.ConnectionClosedError):
                 if lost:
                     connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, addressof(YES))
@@ -94,5 +96,6 @@ class Connections:
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
         connection.set_busy_timeout(BUSY)
-        self._all.add(connection)
+        with self._opening:
+            self._all.add(connection)
         return connection
