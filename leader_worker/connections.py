@@ -16,12 +16,15 @@ from typing import Any
 
 from leader_worker.lane import Environ, Request
 from leader_worker.poller import poller
+from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
 
-CROWD = 512  # connections accepted, and answered first, before others have their turn again
+CROWD = 512  # connections accepted at most before a stop
+GROWTH = 4  # in each round a quarter of the connections that there are is added
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
 PAUSE = 0.05  # seconds until that is tried again for which there was no room
+YIELD = 0.002  # seconds that another worker, which has fewer, has to take a connection
 UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
 
 OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -86,8 +89,10 @@ class Connection:
 class Connections:
     """All of a worker's, `most` of them at a time, from `listeners`."""
 
-    def __init__(self, listeners: Sequence[Any], most: int, log: Any) -> None:
+    def __init__(self, listeners: Sequence[Any], most: int, share: Share, log: Any) -> None:
         self.listeners, self.most, self.log = list(listeners), most, log
+        self._share = share
+        self._yields = False
         self.all: set[Connection] = set()
         self.idle: OrderedDict[Connection, None] = OrderedDict()
         self.closed = False
@@ -104,6 +109,7 @@ class Connections:
         self._crowd = 0
         self._unfinished = 0
         self._next_look = self._next_accept = 0.0
+        self._rest = PAUSE
 
     def listen(
         self,
@@ -121,6 +127,7 @@ class Connections:
         for end in (self._alarm, self._bell):
             os.set_blocking(end, False)
         self._poller.add(self._alarm)
+        self._share.note(0)
 
     # What any thread may do.
 
@@ -160,6 +167,8 @@ class Connections:
         with suppress(OSError):
             conn.sock.close()
         self.all.discard(conn)
+        if not self.closed:
+            self._share.note(len(self.all))
 
     def unpoll(self, conn: Connection) -> None:
         """Take a connection that this thread has out of the poller."""
@@ -178,8 +187,7 @@ class Connections:
     def next_ready(self) -> Connection:
         """Return the next connection that may have something to say, as soon as there is one.
 
-        The first request of a new one comes before those of others, so that a crowd that arrives at
-        once is let in at once.
+        The first request of a new one comes before those of others.
         """
         while True:
             if self._fresh:
@@ -217,7 +225,7 @@ class Connections:
             return
         if not self._listens and not self.closed and now >= self._next_accept:
             self._listen()
-        seconds = 0 if self._again else LOOK if self._listens or self.closed else PAUSE
+        seconds = 0 if self._again else LOOK if self._listens or self.closed else self._rest
         called = False
         for number in self._poller.wait(seconds, len(self._numbers) + 8):
             conn = self._numbers.get(number)
@@ -233,7 +241,19 @@ class Connections:
         now = monotonic()
         if now >= self._next_look:
             self._look(now)
-        self._crowd = CROWD if called and self._listens else 0
+        if called and self._listens:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Accept some connections in this round, unless it is another worker's turn to do so.
+
+        The more there are already, the more are added: a crowd would have to wait otherwise.
+        """
+        self._yields = not self._yields and self._share.is_large()
+        if self._yields:
+            self._pause(YIELD)
+        else:
+            self._crowd = max(1, len(self.all) // GROWTH)
 
     def _claim(self, conn: Connection) -> bool:
         """Have a connection that is idle; return False if another thread has it."""
@@ -264,17 +284,18 @@ class Connections:
             self._poller.add(listener.fileno())
         self._listens = True
 
-    def _pause(self) -> None:
-        """Accept nobody for a moment: what could make room needs the time to do so."""
+    def _pause(self, seconds: float) -> None:
+        """Accept nobody for so long."""
         self._crowd = 0
         if self._listens:
             self._listens = False
-            self._next_accept = monotonic() + PAUSE
+            self._rest = seconds
+            self._next_accept = monotonic() + seconds
             for listener in self.listeners:
                 self._poller.remove(listener.fileno())
 
     def _accept(self) -> None:
-        """Take a new connection from each listener. Other workers have time to take some too."""
+        """Take a new connection from each listener."""
         self._crowd -= 1
         taken = [listener for listener in self.listeners if self._accept_from(listener)]
         if not taken:
@@ -283,7 +304,7 @@ class Connections:
     def _accept_from(self, listener: Any) -> bool:
         """Take a new connection; return False if there is none, or no room."""
         if len(self.all) >= self.most and not self._make_room():
-            self._pause()
+            self._pause(PAUSE)
             return False
         try:
             accepted, client = listener.accept()
@@ -293,7 +314,7 @@ class Connections:
             if error.errno in OUT_OF_ROOM:
                 self.log.error("A connection could not be accepted: %s.", error.strerror)  # noqa: TRY400
                 if not self._make_room():
-                    self._pause()
+                    self._pause(PAUSE)
                 return False
             return True  # the client has gone meanwhile, say
         try:
@@ -302,6 +323,7 @@ class Connections:
             accepted.close()
             return True
         self.all.add(conn)
+        self._share.note(len(self.all))
         self._numbers[conn.number] = conn
         self._fresh.append(conn)
         return True
@@ -331,3 +353,4 @@ class Connections:
         for conn in list(self.idle):
             conn.deadline = min(conn.deadline, now + FAREWELL)
         self.closed = True
+        self._share.leave()

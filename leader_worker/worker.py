@@ -21,6 +21,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from leader_worker.connections import Connections
 from leader_worker.lead import Lead
+from leader_worker.shares import Share
 from leader_worker.sockets import STALL, TLSSocket
 from leader_worker.threads import Threads
 
@@ -66,6 +67,7 @@ class Worker(BaseWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.share = Share(self)
         Fork.expected = True
 
     @classmethod
@@ -93,7 +95,7 @@ class Worker(BaseWorker):
     def init_process(self) -> None:
         """Make what the threads share, then do as gunicorn's workers do."""
         most: int = self.cfg.worker_connections
-        self.connections = Connections(self.sockets, most, self.log)
+        self.connections = Connections(self.sockets, most, self.share, self.log)
         self.lead = Lead(self.connections.leave_poller)
         self.tls = self.tls_context()
         super().init_process()

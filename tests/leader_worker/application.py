@@ -1,6 +1,7 @@
 """A bare WSGI application, each of whose routes does one thing that the tests need."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -132,6 +133,11 @@ def leave(environ: Environ, start_response: Start) -> Iterable[bytes]:
     raise SystemExit(1)
 
 
+def process(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Return the worker's process id."""
+    return answer(start_response, str(os.getpid()).encode())
+
+
 def silent(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Never start the answer."""
     return [b"hello"]
@@ -162,6 +168,7 @@ ROUTES = {
         leave,
         no_content,
         no_length,
+        process,
         silent,
         split,
         stream,

@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from collections import Counter
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -121,6 +122,33 @@ def children(pid: int) -> set[int]:
 def has_ended(pid: int) -> bool:
     """Return whether the process does not run any more."""
     return not is_running(pid)
+
+
+def test_workers_share_the_connections(tmp_path: Path) -> None:
+    with Server(tmp_path, "-w", "2", "--threads", "2") as server:
+        until(lambda: len(server.workers()) == 2)
+        until(lambda: len({server.ask(request("/process")).content for _ in range(20)}) == 2)
+        for _ in range(2):  # after a reload too
+            with ExitStack() as stack:
+                clients = [stack.enter_context(server.connect()) for _ in range(60)]
+                for client in clients:
+                    client.send(request("/process"))
+                counts = Counter(client.content() for client in clients)
+                assert len(counts) == 2
+                assert min(counts.values()) >= 10, counts
+            old = server.workers()
+            server.signal(signal.SIGHUP)
+            until(lambda: all(map(has_ended, old)))  # noqa: B023
+            until(lambda: len({server.ask(request("/process")).content for _ in range(20)}) == 2)
+
+
+def test_a_worker_that_was_killed_has_no_share(tmp_path: Path) -> None:
+    """Nobody waits for it to take connections, and the one that replaces it starts from none."""
+    with Server(tmp_path, "-w", "2", "--threads", "2") as server:
+        until(lambda: len({server.ask(request("/process")).content for _ in range(20)}) == 2)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        until(lambda: len(server.workers()) == 3)
+        until(lambda: len({server.ask(request("/process")).content for _ in range(20)}) == 2)
 
 
 def test_a_worker_whose_master_is_killed_ends(tmp_path: Path) -> None:
