@@ -3,7 +3,7 @@
 import json
 import re
 import socket
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -79,19 +79,18 @@ def highest_memory(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def insist(service: Service, body: bytes) -> int:
-    """The status with which a bulk request is answered, sent again while it is put off."""
-    while True:
-        with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as connection:
-            head = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
-            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            with connection.makefile("rb") as stream:
-                status = int(stream.readline().split()[1])
-                headers = parse_headers(stream)
-                assert len(stream.read(int(headers["Content-Length"]))) > 0
-        if status != 503:
-            return status
-        time.sleep(int(headers["Retry-After"]))
+def send(service: Service, body: bytes) -> int:
+    """The status with which a bulk request is answered, whole; its answer is not looked into."""
+    with socket.create_connection(("127.0.0.1", service.port), PATIENCE) as connection:
+        head = "POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        with connection.makefile("rb") as stream:
+            status = int(stream.readline().split()[1])
+            headers = parse_headers(stream)
+            length = int(headers["Content-Length"])
+            assert len(stream.read(length)) == length
+    assert (headers["Retry-After"] == "1") == (status == 503)
+    return status
 
 
 @pytest.mark.parametrize("what", BODIES)
@@ -101,12 +100,12 @@ def test_eight_at_once_leave_memory_and_threads_to_others(
     body, status = BODIES[what]
     (worker,) = service.workers()
     with Load(service, clients=2) as load, ThreadPoolExecutor(8) as pool:
-        until(lambda: load.has_sent(100))
-        answered = set(pool.map(lambda _: insist(service, body), range(8)))
+        until(lambda: load.has_sent(20))
+        statuses = Counter(pool.map(lambda _: send(service, body), range(8)))
     memory = highest_memory(worker)
     said = f"{memory / MiB:.0f} MiB, single requests: {load.said()}"
     record_property(request.node.name, said)
-    assert answered == {status}
+    assert 1 <= statuses[status] == 8 - statuses[503]
     assert memory < 300 * MiB
     assert load.failures == {}
     assert load.lost() == []
