@@ -190,6 +190,18 @@ def test_what_another_program_may_do_to_a_file_is_no_loss(
     assert store.put(digest(b"before"), b"before") is REPEATED
 
 
+def test_a_check_that_is_the_first_to_read_takes_no_growing_file_for_a_truncated_one(
+    store: SQLiteDriver, location: SQLiteLocation, path: Path
+) -> None:
+    # The header of a database that is being written speaks of pages which are still to come.
+    store.put_many([(digest(b"%d" % number), b"%d" % number * 100) for number in range(3000)])
+    with closing(location.open()) as second, path.open("r+b", buffering=0) as file:
+        file.seek(28)
+        file.write((2**20).to_bytes(4))
+        assert second.check() is None
+        assert second.put(digest(b"new"), b"new") is NEW
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("lose", ["removed", "replaced", "emptied"])
 def test_a_process_that_was_forked_makes_no_other_file(

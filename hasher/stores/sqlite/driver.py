@@ -113,7 +113,7 @@ class SQLiteDriver(Driver):
         if not create and not Path(self.path).is_file():
             raise Unusable(f"{self.path} does not exist")
         try:
-            if create:
+            if create and not schema.exists(self.path):
                 with self._turn.held(time.monotonic() + PATIENCE):
                     schema.create(self.path)
             self._connections.writer()
@@ -206,9 +206,7 @@ class SQLiteDriver(Driver):
 
     def check(self) -> str | None:
         try:
-            reader = self._connections.reader()
-            self._connections.files().require_whole(reader)
-            table.find(reader, b"")
+            self._check_files()
         except apsw.IOError as error:
             if extended_result(error) == apsw.SQLITE_IOERR_SHORT_READ:
                 raise self._connections.files().truncated_log() from None
@@ -216,6 +214,14 @@ class SQLiteDriver(Driver):
         if self._synchronous != "full":
             return f"with synchronous={self._synchronous} a power cut can lose the last messages"
         return None
+
+    def _check_files(self) -> None:
+        """Read, and look at the files whether that succeeds or not: they may be the reason."""
+        reader, files = self._connections.reader(), self._connections.files()
+        try:
+            table.find(reader, b"")
+        finally:
+            files.require_whole(reader)
 
     def close(self) -> None:
         self._connections.close()

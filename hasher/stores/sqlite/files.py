@@ -5,6 +5,7 @@ there (https://sqlite.org/howtocorrupt.html, section 2.5).
 """
 
 import os
+import time
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import apsw
 from hasher.stores.driver import Unusable
 
 LOG_HEADER, FRAME_HEADER = 32, 24  # bytes (https://sqlite.org/fileformat2.html#walformat)
+LOOKS, NAP = 4, 0.005  # at a file that seems truncated, and seconds between them
 PAGES = 28, 4  # where the header of a database has their number, and its bytes
 
 
@@ -59,8 +61,14 @@ class Files:
             STARTS[database] = Start(os.getpid(), self._identities[0])
 
     def require_same(self) -> list[os.stat_result]:
-        """Return what the names lead to. Unusable if that is nothing, or another file."""
-        return [same(*pair) for pair in zip(self._names, self._identities, strict=True)]
+        """Return what the names lead to. Unusable if that is nothing, or another file.
+
+        Nor may the database be empty: SQLite would remove the log as soon as it reads.
+        """
+        found = [same(*pair) for pair in zip(self._names, self._identities, strict=True)]
+        if not found[0].st_size:
+            raise truncated(self._names[0])
+        return found
 
     def require_database(self) -> None:
         """Unusable if the database's name leads to nothing, or to another file."""
@@ -77,28 +85,38 @@ class Files:
     def require_whole(self, connection: apsw.Connection) -> None:
         """Unusable if they are not the same or, if `connection` is not reading, were truncated.
 
-        Another program may empty the log once it is copied to the database, so look twice.
+        `connection` must have read before: until then it knows nothing of the log.
         """
         if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
             self.require_same()
-        elif cut := self._truncated(connection) and self._truncated(connection):
-            raise truncated(cut)
+            return
+        looks = 0
+        while cut := self._truncated(connection):  # again, since another program may be writing
+            looks += 1
+            if looks == LOOKS:
+                raise truncated(cut)
+            time.sleep(NAP)
 
     def truncated_log(self) -> Unusable:
         """Return what to raise if SQLite finds that the log ends before it should."""
         return truncated(self._names[1])
 
     def _truncated(self, connection: apsw.Connection) -> str | None:
-        """Return which file is shorter than SQLite takes it to be."""
-        frames, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        """Return which file is shorter than SQLite takes it to be.
+
+        The database has all pages that it speaks of, unless the log is being copied to it.
+        """
+        frames, copied = state = log_state(connection)
+        pages = self._pages(connection)
         database, log, _ = self.require_same()
         needed = LOG_HEADER + frames * (FRAME_HEADER + self._page)
+        cut = None
         if copied < frames and log.st_size < needed:
-            return self._names[1]
-        # While the log is being copied, the database may not have all pages that it speaks of.
-        shrank = database.st_size < self._size
-        if (shrank or copied == frames) and database.st_size < self._pages(connection):
-            return self._names[0]
+            cut = self._names[1]
+        elif database.st_size < pages and (copied == frames or database.st_size < self._size):
+            cut = self._names[0]
+        if cut and log_state(connection) == state:
+            return cut
         self._size = database.st_size
         return None
 
@@ -106,6 +124,11 @@ class Files:
         """Return the bytes of all pages that the header of the database speaks of."""
         _, header = connection.read("main", 0, *PAGES)
         return max(1, int.from_bytes(header)) * self._page
+
+
+def log_state(connection: apsw.Connection) -> tuple[int, int]:
+    """Return how many frames the log has, and how many of them are copied to the database."""
+    return connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
 
 
 def same(name: str, opened: Identity) -> os.stat_result:

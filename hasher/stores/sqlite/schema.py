@@ -1,6 +1,6 @@
 """What stands in the file: one table of messages, and whose it is."""
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import apsw
 
@@ -8,6 +8,7 @@ from hasher.stores.driver import Unusable
 
 SCHEMA = 1
 APPLICATION = 0x68617368  # "hash", in the header of the file (https://sqlite.org/fileformat.html)
+COUNT = "SELECT count(*) FROM sqlite_schema"
 # A table with an index, since messages within the index would make it deep and slow to search.
 CREATE = f"""
 BEGIN IMMEDIATE;
@@ -18,12 +19,24 @@ COMMIT;
 """
 
 
+def exists(path: str) -> bool:
+    """Return whether there is a database at `path` with anything in it."""
+    file = Path(path)
+    if not file.exists() or not file.stat().st_size:
+        return False
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        return bool(connection.execute(COUNT).get)
+    finally:
+        connection.close()
+
+
 def create(path: str) -> None:
     """Make the file and the table if they do not exist. One process at a time may do it."""
     connection = apsw.Connection(path)
     try:
         connection.pragma("journal_mode", "wal")
-        if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        if not connection.execute(COUNT).get:
             connection.execute(CREATE)
     finally:
         connection.close()
