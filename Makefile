@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make run` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help run fleet test lint format bench tune scaling lock screenshots clean
+.PHONY: help run fleet test lint format bench tune lock screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,7 +14,7 @@ run: .venv/runtime ## Serve on 127.0.0.1:8000 (PORT=... for another port)
 	@HASHER_HOST=$${HASHER_HOST:-127.0.0.1} exec $(BIN)/gunicorn wsgi:app
 
 fleet: .venv/runtime ## Serve through nginx from three instances and Redis, all on this machine
-	@exec $(BIN)/python deploy/fleet.py
+	@exec $(BIN)/python -m deploy.fleet
 
 test: .venv/development .venv/bench ## Run the whole test suite
 	@$(BIN)/python -m pytest
@@ -50,12 +50,6 @@ FOR ?= throughput
 tune: .venv/runtime ## Find the settings that serve the most on this machine (three minutes)
 	@$(BIN)/python -m hasher tune --results $(RESULTS) \
 		--store $(STORE) --load $(LOAD) --for $(FOR) $(TUNE)
-
-WEIGHED ?= 300000
-
-scaling: .venv/bench ## Hold the capacity model of docs/scaling.md against this machine (three minutes)
-	@$(BIN)/python -m bench --results $(RESULTS) scaling \
-		--seconds $(SECONDS) --rounds $(ROUNDS) --stored $(WEIGHED)
 
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --upgrade --output-file requirements.txt $(LOCK)

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench import compare, documents, report, scaling
+from bench import compare, documents, report
 from bench.contenders import CONTENDERS
 from hasher_tune.servers import Failed
 
@@ -29,29 +29,14 @@ def require(**programs: str) -> None:
 
 
 def run_comparison(options: argparse.Namespace) -> None:
-    """Compare, keep the figures, and print the tables; the documents show those in RESULTS."""
+    """Compare, keep the figures, and print the tables, which the documents show too."""
     require(wrk="wrk", taskset="util-linux")
-    effort = compare.Effort(
-        *(options.seconds, options.rounds, options.stored, options.most),
-        *(tuple(options.only), options.before),
-    )
+    names = ("seconds", "rounds", "stored", "most", "only", "before")
+    effort = compare.Effort(**{name: getattr(options, name) for name in names})
     report.write(compare.compare(effort), options.results)
-    show(options, "bench.md")
-
-
-def run_scaling(options: argparse.Namespace) -> None:
-    """Hold the capacity model against this machine, and print how far off it is."""
-    require(wrk="wrk", taskset="util-linux", **{"nginx": "nginx", "redis-server": "redis-server"})
-    effort = scaling.Effort(options.seconds, options.rounds, options.stored)
-    scaling.write(scaling.scaling(effort), options.results)
-    show(options, "scaling.md")
-
-
-def show(options: argparse.Namespace, tables: str) -> None:
-    """Print what was found; the documents show it too where the figures are those that are kept."""
     if options.results.resolve() == RESULTS:
         documents.update()
-    print((options.results / tables).read_text())
+    print((options.results / "bench.md").read_text())
 
 
 def parsed() -> argparse.Namespace:
@@ -70,14 +55,8 @@ def parsed() -> argparse.Namespace:
     one.add_argument("--only", action="append", default=[], choices=names, metavar="NAME")
     one.set_defaults(run=run_comparison)
 
-    three = commands.add_parser("scaling", help="the capacity model against this machine")
-    three.add_argument("--seconds", type=positive, default=2, help="of each measurement")
-    three.add_argument("--rounds", type=positive, default=5)
-    three.add_argument("--stored", type=positive, default=300_000, help="to weigh the stores with")
-    three.set_defaults(run=run_scaling)
-
-    four = commands.add_parser("documents", help="put the kept tables into the documents")
-    four.set_defaults(run=lambda _: documents.update())
+    two = commands.add_parser("documents", help="put the kept tables into the documents")
+    two.set_defaults(run=lambda _: documents.update())
     return parser.parse_args()
 
 

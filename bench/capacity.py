@@ -3,16 +3,12 @@
 Rates are a second, sizes in bytes. A core of nginx's or of hasher's is one that does nothing else.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from statistics import median
 from typing import Any
 
-from bench.contenders import FRONT, HASHER
-from bench.report import table, values
-
-Results = dict[str, Any]
+from bench.contenders import COLD_FRONT, FRONT, HASHER, TWO_WORKERS
+from bench.report import spread, table, values
 
 BYTES = {"memory": 267, "sqlite": 192, "redis": 261}  # that a message of 100 bytes takes
 OVERHEAD = 161  # of which in Redis, whatever the message's size
@@ -22,6 +18,10 @@ THREADS = 8
 SPARE = 50  # connections to a Redis server, for replicas, monitoring and operators
 SLOTS = 16384  # https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 NODE = 16 * 10**9  # `maxmemory` of a Redis server on a machine of 32 GB: the rest is for its saves
+LOADS = {"GET": "`G`, reads", "POST": "`P`, writes", "bulk": "`B`, messages in bulk"}
+
+Rates = dict[tuple[str, str], float]
+"""What a core does in a second, as measured, by load and store; ("GET", "nginx") is its cache."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,30 @@ class Demand:
     hits: float
     size: int = 100
 
+    @property
+    def reach(self) -> float:
+        """The reads that reach hasher."""
+        return (1 - self.hits) * self.reads
+
+    @property
+    def room(self) -> int:
+        """The bytes that the messages take in Redis."""
+        return self.messages * (self.size + OVERHEAD)
+
+    @property
+    def masters(self) -> int:
+        """The Redis servers that have room for the messages; a cluster has three at least."""
+        needed = ceil(self.room / NODE)
+        return 1 if needed == 1 else max(3, needed)
+
+    def cores(self, get: float, post: float) -> int:
+        """The cores for hasher's workers."""
+        return ceil((self.reach / get + self.writes / post) / USED)
+
+
+PLANET = Demand(messages=10**9, reads=1e6, writes=1000, hits=0)
+HITS = (0, 0.9, 0.99, 0.999)
+
 
 def workers(cores: float, rate: float, load: float = 0.0, count: int = 1) -> float:
     """The requests that `count` workers answer, each at `rate` on a core of its own.
@@ -43,83 +67,16 @@ def workers(cores: float, rate: float, load: float = 0.0, count: int = 1) -> flo
     return min(count * rate, cores / (1 / rate + load))
 
 
-def cached(origin: float, hits: float, hit: float, miss: float) -> float:
-    """The reads that a front with one core answers before an origin that answers `origin`.
-
-    `hit` and `miss` are the front's own seconds of that core for each.
-    """
-    front = 1 / (hits * hit + (1 - hits) * miss)
-    return min(origin / (1 - hits), front) if hits < 1 else front
-
-
-def cores(demand: Demand, get: float, post: float) -> int:
-    """The cores for hasher's workers."""
-    return ceil(((1 - demand.hits) * demand.reads / get + demand.writes / post) / USED)
-
-
-def masters(demand: Demand) -> int:
-    """The Redis servers that have room for the messages; a cluster has three at least."""
-    needed = ceil(room(demand) / NODE)
-    return 1 if needed == 1 else max(3, needed)
-
-
-def room(demand: Demand) -> int:
-    """The bytes that the messages take in Redis."""
-    return demand.messages * (demand.size + OVERHEAD)
-
-
 def connections(worker_processes: int, threads: int = THREADS) -> int:
     """Those that each Redis server must take."""
     return worker_processes * threads + SPARE
 
 
-def network(rate: float, size: int) -> float:
-    """Bits a second of so many answers."""
-    return rate * (size + HEAD) * 8
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What a core does in a second, as measured: requests by load and store, and nginx's hits."""
-
-    found: dict[tuple[str, str], float | None]
-    hits: float | None
-
-    def of(self, load: str, store: str) -> float:
-        """A rate that is known; ValueError where it was not measured."""
-        if (rate := self.found[load, store]) is None:
-            raise ValueError(f"{load} on {store} was not measured: run make bench.")
-        return rate
-
-
-LOADS = ("GET", "POST", "bulk")
-
-
-def rates(bench: Results) -> Rates:
-    """The medians of `make bench`."""
-    found = {
-        (load, store): middle(values(bench, HASHER[store], load))
-        for load in LOADS
-        for store in HASHER
-    }
-    return Rates(found, middle(values(bench, FRONT, "GET")))
-
-
-def middle(measured: Sequence[float | None]) -> float | None:
-    """The median of the rounds that have a value."""
-    known = [value for value in measured if value is not None]
-    return median(known) if known else None
-
-
-def quantities(known: Rates) -> str:
-    """The table of what a core does."""
-    symbols = {"GET": "`G`, reads", "POST": "`P`, writes", "bulk": "`B`, messages in bulk"}
-    rows = [
-        [symbols[load], *(rounded(known.found[load, store]) for store in HASHER), ""]
-        for load in LOADS
-    ]
-    rows.append(["`H`, reads that nginx has cached", *("" for _ in HASHER), rounded(known.hits)])
-    return table(["of one core, a second", *HASHER, "nginx"], rows)
+def rates(bench: dict[str, Any]) -> Rates:
+    """The medians of `make bench`, of what it has measured."""
+    names = {**HASHER, "nginx": FRONT}
+    found = {(x, store): spread(values(bench, names[store], x)) for x in LOADS for store in names}
+    return {place: rate.median for place, rate in found.items() if rate}
 
 
 def rounded(rate: float | None) -> str:
@@ -127,85 +84,107 @@ def rounded(rate: float | None) -> str:
     return f"{float(f'{rate:.2g}'):,.0f}" if rate else "not measured"
 
 
-def given(known: Rates) -> str:
-    """The table of what given machines carry."""
-    one = machines_carry(known, "sqlite", cores=2, hits=0)
-    fleet = machines_carry(known, "redis", cores=6, hits=0.9)
-    head = ["", "one small VM", "three machines behind nginx"]
-    return table(head, [list(row) for row in zip(ROWS_OF_GIVEN, one, fleet, strict=True)])
+def tables(bench: dict[str, Any]) -> dict[str, str]:
+    """The tables of docs/scaling.md, by name."""
+    known = rates(bench)
+    return {
+        "one core": quantities(known),
+        "the model": checks(bench),
+        "given machines": given(known),
+        "a billion messages": stored(),
+        "a million reads": wanted(known),
+    }
 
 
-ROWS_OF_GIVEN = (
-    "store",
-    "cores of hasher `c`",
-    "hit ratio `h`",
-    "reads a second `ρ·min(c·G/(1−h), f·H)`",
-    "or writes a second `ρ·c·P`",
-    "messages of 100 bytes in 10 GB `10¹⁰/b`",
-    "connections to Redis `w·t + 50`",
-)
+def checks(bench: dict[str, Any]) -> str:
+    """What the model predicts, what was measured, and how far that is off.
 
-
-def machines_carry(known: Rates, store: str, cores: int, hits: float) -> list[str]:
-    """A column of `given`: what so many cores of hasher carry, and 2 of nginx where it caches."""
-    reads = cores * known.of("GET", store) / (1 - hits)
-    if hits and known.hits:
-        reads = min(reads, 2 * known.hits)
-    return [
-        store,
-        str(cores),
-        f"{hits:g}",
-        rounded(USED * reads),
-        rounded(USED * cores * known.of("POST", store)),
-        f"{10**10 / BYTES[store] / 1e6:,.0f} million",
-        f"{connections(cores):,}" if store == "redis" else "",
+    It predicts from what a request costs in CPU time, and from the size of a message.
+    """
+    rows = []
+    front, two = ((values(bench, name, "GET", "rate")) for name in (COLD_FRONT, TWO_WORKERS))
+    miss, one = (cost(bench, name, "cpu") for name in (COLD_FRONT, HASHER["sqlite"]))
+    if one and miss and (measured := spread(front)):
+        rows.append(("GET through nginx, not cached, requests/s", 1 / (miss + one), measured))
+    if one and (measured := spread(two)):
+        load = (cost(bench, TWO_WORKERS, "load_cpu") or 0) * 1e6 / measured.median
+        predicted = workers(bench["machine"]["cores"], 1 / one, load, 2)
+        rows.append(("GET, sqlite, two workers, requests/s", predicted, measured))
+    for found in bench["growth"]:
+        if found["store"] in BYTES and (measured := spread([found.get("bytes")])):
+            what = f"{found['store']}, {found['stored']:,} messages of 100 bytes, bytes of each"
+            rows.append((what, BYTES[found["store"]], measured))
+    shown = [
+        [what, f"{predicted:,.0f}", f"{measured:,.0f}", f"{measured.median / predicted - 1:+.0%}"]
+        for what, predicted, measured in rows
     ]
+    return table(["", "predicted", "measured", "measured against predicted"], shown)
 
 
-PLANET = Demand(messages=10**9, reads=1e6, writes=1000, hits=0)
-HITS = (0, 0.9, 0.99, 0.999)
+def cost(bench: dict[str, Any], contender: str, figure: str) -> float | None:
+    """A median under GET, of what is told in millionths."""
+    found = spread(values(bench, contender, "GET", figure))
+    return found.median / 1e6 if found else None
+
+
+def quantities(known: Rates) -> str:
+    """What a core does."""
+    rows = [
+        [name, *(rounded(known.get((load, store))) for store in HASHER), ""]
+        for load, name in LOADS.items()
+    ]
+    hits = rounded(known.get(("GET", "nginx")))
+    rows.append(["`H`, reads that nginx has cached", *("" for _ in HASHER), hits])
+    return table(["of one core, a second", *HASHER, "nginx"], rows)
+
+
+def given(known: Rates) -> str:
+    """What given machines carry: two cores of hasher, and six behind two of nginx."""
+    one, fleet = known["GET", "sqlite"] * 2, known["GET", "redis"] * 6 / (1 - 0.9)
+    fleet = min(fleet, 2 * known.get(("GET", "nginx"), fleet))
+    writes = [cores * known["POST", store] for cores, store in ((2, "sqlite"), (6, "redis"))]
+    room = [f"{10**10 / BYTES[store] / 1e6:,.0f} million" for store in ("sqlite", "redis")]
+    rows = [
+        ["store", "sqlite", "redis"],
+        ["cores of hasher `c`", "2", "6"],
+        ["hit ratio `h`", "0", "0.9"],
+        ["reads a second `ρ·min(c·G/(1−h), f·H)`", rounded(USED * one), rounded(USED * fleet)],
+        ["or writes a second `ρ·c·P`", *(rounded(USED * rate) for rate in writes)],
+        ["messages of 100 bytes in 10 GB `10¹⁰/b`", *room],
+        ["connections to Redis `w·t + 50`", "", str(connections(6))],
+    ]
+    return table(["", "one small VM", "three machines behind nginx"], rows)
 
 
 def wanted(known: Rates) -> str:
-    """The table of what a billion messages and a million reads a second take, by hit ratio."""
-    get, post = known.of("GET", "cluster"), known.of("POST", "cluster")
+    """What a billion messages and a million reads a second take, by hit ratio."""
     demands = [replace(PLANET, hits=hits) for hits in HITS]
-    rows: list[tuple[str, Callable[[Demand], str]]] = [
-        ("reads that reach hasher, a second", lambda x: f"{(1 - x.hits) * x.reads:,.0f}"),
-        ("cores of hasher `c`, one worker each", lambda x: f"{cores(x, get, post):,}"),
-        ("instances of 8 workers", lambda x: f"{ceil(cores(x, get, post) / 8):,}"),
-        ("Redis masters `m`", lambda x: f"{masters(x):,}"),
-        ("commands a master answers, a second", lambda x: f"{commands(x):,.0f}"),
-        ("connections of a master, 8 threads", lambda x: f"{connections(cores(x, get, post)):,}"),
-        (
-            "connections of a master, 2 threads",
-            lambda x: f"{connections(cores(x, get, post), 2):,}",
-        ),
-        ("from hasher to the caches, Gbit/s", lambda x: f"{leaving(x) / 1e9:,.3f}"),
-    ]
-    head = ["hit ratio `h`", *(f"{hits:g}" for hits in HITS)]
-    return table(head, [[name, *(cell(demand) for demand in demands)] for name, cell in rows])
-
-
-def commands(demand: Demand) -> float:
-    """The commands that each Redis master is sent, a second."""
-    return ((1 - demand.hits) * demand.reads + demand.writes) / masters(demand)
-
-
-def leaving(demand: Demand) -> float:
-    """Bits a second from hasher to whatever caches."""
-    return network((1 - demand.hits) * demand.reads, demand.size)
+    cores = [demand.cores(known["GET", "cluster"], known["POST", "cluster"]) for demand in demands]
+    m = PLANET.masters
+    rows: dict[str, list[float]] = {
+        "reads that reach hasher, a second": [demand.reach for demand in demands],
+        "cores of hasher `c`, one worker each": [*cores],
+        "instances of 8 workers": [ceil(number / 8) for number in cores],
+        "Redis masters `m`": [m] * len(demands),
+        "commands a master answers, a second": [(x.reach + x.writes) / m for x in demands],
+        "connections of a master, 8 threads": [connections(number) for number in cores],
+        "connections of a master, 2 threads": [connections(number, 2) for number in cores],
+    }
+    shown = [[name, *(f"{value:,.0f}" for value in row)] for name, row in rows.items()]
+    bits = [f"{x.reach * (x.size + HEAD) * 8 / 1e9:,.3f}" for x in demands]
+    shown.append(["from hasher to the caches, Gbit/s", *bits])
+    return table(["hit ratio `h`", *(f"{hits:g}" for hits in HITS)], shown)
 
 
 def stored() -> str:
-    """The table of what the messages of PLANET take in Redis, which no cache changes."""
-    count = masters(PLANET)
+    """What the messages of PLANET take in Redis, which no cache changes."""
+    m = PLANET.masters
     rows = [
-        ["memory `N·(s + 161)`", f"{room(PLANET) / 1e9:,.0f} GB"],
-        [f"masters `m`, of {NODE / 1e9:.0f} GB `maxmemory` each", f"{count}"],
-        ["with a replica each: servers, machines of 32 GB", f"{2 * count}"],
-        ["messages a master", f"{PLANET.messages / count / 1e6:,.0f} million"],
-        ["slots a master", f"{SLOTS // count:,}"],
+        ["memory `N·(s + 161)`", f"{PLANET.room / 1e9:,.0f} GB"],
+        [f"masters `m`, of {NODE / 1e9:.0f} GB `maxmemory` each", f"{m}"],
+        ["with a replica each: servers, machines of 32 GB", f"{2 * m}"],
+        ["messages a master", f"{PLANET.messages / m / 1e6:,.0f} million"],
+        ["slots a master", f"{SLOTS // m:,}"],
         ["messages a slot", f"{PLANET.messages / SLOTS:,.0f}"],
     ]
     return table(["a billion messages of 100 bytes", ""], rows)

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from bench import machine, seeds
 from bench.contenders import BIN, CONTENDERS, HASHER, ROOT, Contender, before, hasher
 from bench.load import BULK, GET, POST, Load, run
 from hasher_tune.servers import Failed, Server, environment
+from hasher_tune.stores import ask
 
 Results = dict[str, Any]
 GROWING = ("memory", "sqlite", "redis", "postgresql")
@@ -32,7 +33,7 @@ class Effort:
     """How many messages a full store has."""
     most: int = 0
     """How many a fuller SQLite has; 0: none is measured."""
-    only: tuple[str, ...] = ()
+    only: list[str] = field(default_factory=list)
     """The names of those who take part; empty: all."""
     before: str = ""
     """A commit whose hasher takes part too."""
@@ -101,7 +102,7 @@ def start(
     contender: Contender, folder: Path, core: str, stack: ExitStack, found: Results
 ) -> Running | None:
     """A server that has proved to be right, until `stack` ends; None if it failed to be so."""
-    figures: Results = dict.fromkeys(["start", "pss", "rss", *(x.name for x in contender.loads)])
+    figures: Results = dict.fromkeys(["start", "pss", *(x.name for x in contender.loads)])
     for name in figures:
         found.setdefault(name, []).append(None)
     if missing := contender.missing():
@@ -112,7 +113,7 @@ def start(
     try:
         server = stack.enter_context(contender.start(home, core))
         found["start"][-1] = server.seconds_to_start
-        found["pss"][-1], found["rss"][-1] = server.memory()
+        found["pss"][-1] = server.memory()
         return Running(contender, server, sown(contender, server, home))
     except Failed as failure:
         found["failures"].append(str(failure))
@@ -137,7 +138,7 @@ def measure(one: Running, load: Load, seconds: int, found: Results) -> None:
     """Put the load on the server, and keep the figures, or why there are none."""
     try:
         if load is BULK:
-            seeds.require_bulk(one.server.port)
+            seeds.store_bulk(one.server.port, range(2))
         figures = run(load, one.server.port, one.digests[load.size], seconds, one.server.cpu)
         found[load.name][-1] = asdict(figures)
     except Failed as failure:
@@ -161,7 +162,9 @@ def growth(store: str, stored: int, effort: Effort, core: str) -> Results:
                 server = stack.enter_context(hasher(folder, core, store))
                 servers[size] = server, folder / "digests"
             seeds.sow(servers["few"][0].port, servers["few"][1])
+            before = taken(store, servers["many"][0])
             found["import"] = fill(store, stored, *servers["many"], core)
+            found["bytes"] = (taken(store, servers["many"][0]) - before) / stored
             alternate(found, servers, effort)
         except Failed as failure:
             found["failure"] = str(failure)
@@ -178,10 +181,21 @@ def fill(store: str, stored: int, server: Server, digests: Path, core: str) -> R
         return {}
     export = digests.with_name("export")
     seeds.write_export(export, stored)
-    took = imported(export, server.env["HASHER_STORE"], stored, core)
+    took = imported(export, server.settings["HASHER_STORE"], stored, core)
     export.unlink()
     seeds.write_digests(digests, seeds.sample(stored))
     return took
+
+
+def taken(store: str, server: Server) -> float:
+    """The bytes that a store takes: of memory, or on the disk without SQLite's log."""
+    url = server.settings["HASHER_STORE"]
+    if store == "sqlite":
+        return Path(url.removeprefix("sqlite:///")).stat().st_size
+    if store == "redis":
+        said = ask(int(url.rpartition(":")[2]), b"INFO memory")
+        return int(re.findall(rb"used_memory:(\d+)", said)[0])
+    return server.memory() * 1e6
 
 
 def alternate(found: Results, servers: dict[str, tuple[Server, Path]], effort: Effort) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from bench import load
 from bench.load import BULK, GET, POST, Load
 from deploy.fleet import configured
-from hasher_tune.servers import Failed, Server, free_ports
+from hasher_tune.processes import free_ports
+from hasher_tune.servers import Failed, Server
 from hasher_tune.stores import STORES
 
 ROOT = Path(__file__).parents[1]
@@ -81,21 +82,17 @@ def on_all_cores(folder: Path, _core: str | None, workers: str) -> Iterator[Serv
 
 
 @contextmanager
-def front(folder: Path, core: str | None) -> Iterator[Server]:
+def front(folder: Path, core: str | None, *, caches: bool = True) -> Iterator[Server]:
     """deploy/nginx.conf before three instances of hasher that share a store, all on one core."""
+    (port,) = free_ports(1)
     with ExitStack() as stack:
         url = stack.enter_context(STORES["sqlite"](folder))
         backs = [stack.enter_context(instance(folder, core, url)).port for _ in range(3)]
-        yield stack.enter_context(proxy(folder, core, backs))
-
-
-def proxy(folder: Path, core: str | None, instances: list[int]) -> Server:
-    """The front: deploy/nginx.conf before three instances, which must run already."""
-    (port,) = free_ports(1)
-    conf = configured(folder, port, instances)
-    (folder / "nginx.conf").write_text(re.sub("worker_processes .*;", PROCESSES, conf))
-    command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
-    return Server(command, port, folder / "nginx.log", core)
+        conf = re.sub("worker_processes .*;", PROCESSES, configured(folder, port, backs))
+        conf = conf if caches else conf.replace("proxy_cache messages;", "proxy_cache off;")
+        (folder / "nginx.conf").write_text(conf)
+        command = ["nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr", "-g", "daemon off;"]
+        yield stack.enter_context(Server(command, port, folder / "nginx.log", core))
 
 
 def on_gunicorn(folder: Path, core: str | None, module: str, worker: str = "gthread") -> Server:
@@ -156,7 +153,8 @@ class Contender:
 
 
 HASHER = {store: f"hasher, {store}" for store in STORES}
-TEXTBOOK, FRONT, GO = "textbook Flask", "hasher behind nginx", "Go"
+TEXTBOOK, GO = "textbook Flask", "Go"
+FRONT, COLD_FRONT = "hasher behind nginx", "hasher behind nginx, not cached"
 AIOHTTP, FASTAPI, TWO_WORKERS = "aiohttp", "FastAPI, uvicorn", "hasher, sqlite, two workers"
 GTHREAD, LEADER = "a constant, gthread", "a constant, leader_worker"
 NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STORES, ())
@@ -185,6 +183,7 @@ CONTENDERS = [
     Contender("Falcon", partial(on_gunicorn, module="falcon_app"), packages=("falcon",)),
     Contender(TWO_WORKERS, partial(on_all_cores, workers="2"), (GET,)),
     Contender(FRONT, front, (GET,), programs=("nginx",)),
+    Contender(COLD_FRONT, partial(front, caches=False), (GET,), programs=("nginx",)),
     Contender(GO, with_go, programs=("go",)),
     Contender(GTHREAD, partial(on_gunicorn, module="constant"), (GET,), stores=False),
     Contender(

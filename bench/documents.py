@@ -33,16 +33,9 @@ def updated() -> Iterator[tuple[Path, str]]:
 def tables() -> dict[str, str]:
     """The kept tables, by the name in their comments."""
     results = json.loads((RESULTS / "bench.json").read_text())
-    rates = capacity.rates(results)
-    return {
-        "make bench": (RESULTS / "bench.md").read_text(),
-        "a request": report.brief(results) + "\n",
-        "make scaling": (RESULTS / "scaling.md").read_text(),
-        "one core": capacity.quantities(rates) + "\n",
-        "given machines": capacity.given(rates) + "\n",
-        "a billion messages": capacity.stored() + "\n",
-        "a million reads": capacity.wanted(rates) + "\n",
-    }
+    known = {"a request": report.brief(results), **capacity.tables(results)}
+    shown = {name: f"{table}\n" for name, table in known.items()}
+    return {"make bench": (RESULTS / "bench.md").read_text(), **shown}
 
 
 def into(text: str, known: dict[str, str]) -> str:

@@ -67,7 +67,7 @@ def run(
 
     `cpu` tells the nanoseconds of a core that the server has taken so far.
     """
-    spent, before = cpu_of_children(), cpu()
+    spent, before = resource.getrusage(resource.RUSAGE_CHILDREN), cpu()
     ended = subprocess.run(
         [
             *("wrk", "--threads", "1", "--connections", str(load.connections)),
@@ -82,7 +82,9 @@ def run(
     )
     if ended.returncode:
         raise Failed(f"wrk ended with {ended.returncode}: {ended.stderr.strip()}")
-    return figures(ended.stdout, load.messages, cpu_of_children() - spent, cpu() - before)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    load_cpu = used.ru_utime - spent.ru_utime + used.ru_stime - spent.ru_stime
+    return figures(ended.stdout, load.messages, load_cpu, cpu() - before)
 
 
 def figures(said: str, messages: int, load_cpu: float, server_cpu: int) -> Figures:
@@ -105,9 +107,3 @@ def figures(said: str, messages: int, load_cpu: float, server_cpu: int) -> Figur
         answered=answered,
         cpu=server_cpu / 1e3 / answered,
     )
-
-
-def cpu_of_children() -> float:
-    """The seconds of CPU that this process's children took, of those that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -3,26 +3,22 @@
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Any
 
 PACKAGES = [
     *("aiohttp", "falcon", "fastapi", "flask", "gunicorn", "hiredis", "msgspec"),
     *("prometheus-client", "uvicorn", "uvloop"),
 ]
-PROGRAMS = {
-    "go": ["go", "version"],
-    "nginx": ["nginx", "-v"],
-    "redis-server": ["redis-server", "--version"],
-    "wrk": ["wrk", "--version"],
-}
+PROGRAMS = {"go": "version", "nginx": "-v", "redis-server": "--version", "wrk": "--version"}
 
 
 def cores() -> tuple[int, int]:
@@ -42,8 +38,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "busy": round(busy(), 2),
         "disk_sync_ms": round(disk_sync(folder) * 1000, 2),
         "python": platform.python_version(),
-        "packages": dict(installed()),
-        "programs": {name: told(command) for name, command in PROGRAMS.items()},
+        "versions": dict(installed()),
     }
 
 
@@ -58,10 +53,7 @@ def busy(seconds: float = 1.0) -> float:
     before = cpu_times()
     time.sleep(seconds)
     spent = [now - then for now, then in zip(cpu_times(), before, strict=True)]
-    return 1 - (spent[IDLE] + spent[IOWAIT]) / sum(spent)
-
-
-IDLE, IOWAIT = 3, 4
+    return 1 - (spent[3] + spent[4]) / sum(spent)  # idle, and waiting for a disk
 
 
 def cpu_times() -> list[int]:
@@ -71,32 +63,24 @@ def cpu_times() -> list[int]:
 
 def disk_sync(folder: Path, times: int = 50) -> float:
     """Seconds that it takes to write and sync a page: the price of durability here, a median."""
-    file = folder / "sync"
     taken = []
-    with file.open("wb") as opened:
+    with TemporaryFile(dir=folder) as file:
         for _ in range(times):
-            started = time.perf_counter()
-            opened.write(bytes(4096))
-            opened.flush()
-            os.fdatasync(opened.fileno())
-            taken.append(time.perf_counter() - started)
-    file.unlink()
+            begin = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - begin)
     return median(taken)
 
 
-def installed() -> list[tuple[str, str]]:
-    """The versions of the packages that are compared, of those that are installed."""
-    found = []
+def installed() -> Iterator[tuple[str, str]]:
+    """The versions of the packages and programs that are compared, of those that are installed."""
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            found.append((name, version(name)))
-    return found
-
-
-def told(command: list[str]) -> str:
-    """The version that a program tells of itself; an empty text where it is missing."""
-    if not shutil.which(command[0]):
-        return ""
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(r"\d+\.\d+(\.\d+)?", ended.stdout + ended.stderr)
-    return found[0] if found else ""
+            yield name, version(name)
+    for name, option in PROGRAMS.items():
+        with suppress(OSError):
+            ended = subprocess.run([name, option], capture_output=True, text=True, check=False)
+            if found := re.search(r"\d+\.\d+(\.\d+)?", ended.stdout + ended.stderr):
+                yield name, found[0]

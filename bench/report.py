@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
+from math import inf
 from pathlib import Path
 from statistics import median
 from textwrap import fill
-from typing import Any
+from typing import Any, Self
 
 from bench.contenders import (
     AIOHTTP,
@@ -40,14 +41,19 @@ class Spread:
     least: float
     most: float
 
+    @classmethod
+    def of(cls, values: list[float]) -> Self:
+        """Of so many values, one at least."""
+        return cls(median(values), min(values), max(values))
+
     def __format__(self, spec: str) -> str:
         return f"{self.median:{spec}} ({self.least:{spec}}–{self.most:{spec}})"
 
 
 def spread(values: Values) -> Spread | None:
-    """Of the rounds that have a value; None where none has."""
+    """Of the rounds that have a value; None if none has."""
     known = [value for value in values if value is not None]
-    return Spread(median(known), min(known), max(known)) if known else None
+    return Spread.of(known) if known else None
 
 
 def ratios(ours: Values, theirs: Values) -> Spread | None:
@@ -78,84 +84,67 @@ class Bar:
     spec: str = ".2f"
 
     def row(self) -> list[str]:
-        """A row of the table: what, the bar, what was measured, whether it is met."""
+        """A row of the table: what, the bar, what was measured, whether the median meets it."""
         wanted = f"≥ {self.least:,}" if self.most is None else f"≤ {self.most:,}"
         if self.found is None:
             return [self.what, wanted, "not measured", ""]
-        return [self.what, wanted, f"{self.found:{self.spec}}", "yes" if self.met else "no"]
-
-    @property
-    def met(self) -> bool:
-        """Whether the median reaches it."""
-        found = self.found
-        return bool(
-            found
-            and found.median >= self.least
-            and (self.most is None or found.median <= self.most)
-        )
+        met = self.least <= self.found.median <= (self.most or inf)
+        return [self.what, wanted, f"{self.found:{self.spec}}", "yes" if met else "no"]
 
 
 def bars(results: Results) -> Iterator[Bar]:
     """Every bar, with what was measured."""
 
-    def of(ours: str, theirs: str, load: str, figure: str = "cpu") -> Spread | None:
-        """Ours to theirs, under one load."""
-        return ratios(values(results, ours, load, figure), values(results, theirs, load, figure))
+    def of(name: str, load: str, figure: str = "cpu") -> Values:
+        return values(results, name, load, figure)
 
-    def ours(load: str, figure: str) -> Values:
-        return values(results, MEMORY, load, figure)
+    def versus(theirs: str, load: str, figure: str = "cpu", ours: str = MEMORY) -> Spread | None:
+        return ratios(of(ours, load, figure), of(theirs, load, figure))
 
-    for theirs, most in ((AIOHTTP, 1.1), (FASTAPI, 0.5), (TEXTBOOK, 0.25)):
-        for load in SINGLE:
-            yield Bar(f"{load}, memory: CPU against {theirs}", of(MEMORY, theirs, load), most=most)
+    for load, theirs in product(SINGLE, (AIOHTTP, FASTAPI, TEXTBOOK)):
+        most = {AIOHTTP: 1.1, FASTAPI: 0.5, TEXTBOOK: 0.25}[theirs]
+        yield Bar(f"{load}, memory: CPU against {theirs}", versus(theirs, load), most=most)
+    for load in ("GET, browser", "POST, browser"):
+        yield Bar(f"{load}'s fields: CPU against aiohttp", versus(AIOHTTP, load), most=1.25)
+    for load in ("GET, 100 kB", "POST, 100 kB"):
+        yield Bar(f"{load}: CPU against aiohttp", versus(AIOHTTP, load), most=1.2)
+        yield Bar(f"{load}: p99 against aiohttp", versus(AIOHTTP, load, "p99"), most=1.5)
     for load in SINGLE:
-        name = f"{load}, browser"
-        yield Bar(f"{name}'s fields: CPU against aiohttp", of(MEMORY, AIOHTTP, name), most=1.25)
-    for load in SINGLE:
-        name, found = f"{load}, 100 kB", partial(of, MEMORY, AIOHTTP, f"{load}, 100 kB")
-        yield Bar(f"{name}: CPU against aiohttp", found(), most=1.2)
-        yield Bar(f"{name}: p99 against aiohttp", found("p99"), most=1.5)
-    for load in SINGLE:
-        found_redis = of(HASHER["redis"], BEFORE["redis"], load)
-        yield Bar(f"{load}, redis: CPU against hasher before", found_redis, most=0.55)
-    p99 = of(MEMORY, BEFORE["memory"], "GET", "p99")
-    yield Bar("GET, memory: p99 against hasher before", p99, most=1.0)
-    durable = of(HASHER["sqlite"], TEXTBOOK, "POST", "rate")
-    yield Bar(f"POST, sqlite, durable: rate against {TEXTBOOK}", durable, 1.3)
-    crowd = ratios(ours(CROWD.name, "rate"), ours("GET", "rate"))
-    yield Bar("GET, 400 connections: rate against 16", crowd, 0.9)
-    waits = [rate and CROWD.connections / rate * 1000 for rate in ours(CROWD.name, "rate")]
-    late = ratios(ours(CROWD.name, "p99"), waits)
-    yield Bar("GET, 400 connections: p99 against the mean", late, most=2)
-    constant = ratios(values(results, LEADER, "GET", "cpu"), values(results, GTHREAD, "GET", "cpu"))
-    yield Bar("a constant: CPU, leader_worker against gthread", constant, most=0.2)
-    one, two = (values(results, name, "GET", "cpu") for name in (HASHER["sqlite"], TWO_WORKERS))
-    workers = ratios([cpu and 2 * cpu for cpu in one], two)
-    yield Bar("GET, sqlite: what two workers' cores answer, against one's", workers, 1.8)
-    yield Bar("GET, cached by nginx: rate against Go", of(FRONT, GO, "GET", "rate"), 1.1)
+        found = versus(BEFORE["redis"], load, ours=HASHER["redis"])
+        yield Bar(f"{load}, redis: CPU against hasher before", found, most=0.55)
+    found = versus(BEFORE["memory"], "GET", "p99")
+    yield Bar("GET, memory: p99 against hasher before", found, most=1.0)
+    found = versus(TEXTBOOK, "POST", "rate", HASHER["sqlite"])
+    yield Bar(f"POST, sqlite, durable: rate against {TEXTBOOK}", found, 1.3)
+    crowd = of(MEMORY, CROWD.name, "rate")
+    found = ratios(crowd, of(MEMORY, "GET", "rate"))
+    yield Bar("GET, 400 connections: rate against 16", found, 0.9)
+    means = [rate and CROWD.connections / rate * 1000 for rate in crowd]
+    found = ratios(of(MEMORY, CROWD.name, "p99"), means)
+    yield Bar("GET, 400 connections: p99 against the mean", found, most=2)
+    found = versus(GTHREAD, "GET", ours=LEADER)
+    yield Bar("a constant: CPU, leader_worker against gthread", found, most=0.2)
+    found = ratios([cpu and 2 * cpu for cpu in of(HASHER["sqlite"], "GET")], of(TWO_WORKERS, "GET"))
+    yield Bar("GET, sqlite: what two workers' cores answer, against one's", found, 1.8)
+    found = versus(GO, "GET", "rate", FRONT)
+    yield Bar("GET, cached by nginx: rate against Go", found, 1.1)
     yield from growing(results)
-    yield Bar("start to the first answer, s", at_start(results, "start"), most=1.0)
-    pss = at_start(results, "pss")
+    start, pss = (
+        spread(results["contenders"].get(MEMORY, {}).get(x, [])) for x in ("start", "pss")
+    )
+    yield Bar("start to the first answer, s", start, most=1.0)
     yield Bar("master and one worker, idle: PSS in MB", pss, most=90, spec=".0f")
 
 
 def growing(results: Results) -> Iterator[Bar]:
     """The bars of full stores."""
-    for found in results["growth"]:
-        store, count = found["store"], f"{found['stored']:,}"
-        for load in SINGLE:
-            many, few = ([x["rate"] for x in found[size][load]] for size in ("many", "few"))
-            least = 0.95 if found["stored"] <= MILLION else 0.9
-            yield Bar(f"{load}, {store}: {count} stored against few", ratios(many, few), least)
-        if store == "sqlite" and found["stored"] > MILLION:
+    for found, load in product(results["growth"], SINGLE):
+        what, is_most = "{store}: {stored:,} stored".format(**found), found["stored"] > MILLION
+        many, few = ([x["rate"] for x in found[size][load]] for size in ("many", "few"))
+        yield Bar(f"{load}, {what} against few", ratios(many, few), 0.9 if is_most else 0.95)
+        if is_most and load == "POST":
             rate = spread([found["import"].get("rate")])
-            what = f"import of {count} messages into sqlite, messages a second"
-            yield Bar(what, rate, 60_000, spec=",.0f")
-
-
-def at_start(results: Results, figure: str) -> Spread | None:
-    """What hasher takes to start, with its default store."""
-    return spread(results["contenders"].get(MEMORY, {}).get(figure, []))
+            yield Bar(f"import, {what}, messages a second", rate, 60_000, spec=",.0f")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -164,53 +153,41 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
 
 
+HEAD = ["", "GET, µs", "POST, µs", "GET/s", "POST/s", "GET p99, ms", "POST p99, ms"]
+HEAD += ["bulk, messages/s", "start, s", "PSS, MB"]
+
+
 def contender_rows(results: Results) -> Iterator[list[str]]:
     """A row for each contender that measured anything."""
     for name, found in results["contenders"].items():
-        cells = [
-            *(shown(spread(values(results, name, load, "cpu")), ",.0f") for load in SINGLE),
-            *(middle(values(results, name, load), ",.0f") for load in SINGLE),
-            *(middle(values(results, name, load, "p99"), ".1f") for load in SINGLE),
-            middle(values(results, name, "bulk"), ",.0f"),
-            middle(found.get("start", []), ".2f"),
-            middle(found.get("pss", []), ".0f"),
+        costs = [spread(values(results, name, load, "cpu")) for load in SINGLE]
+        rest = [
+            *((values(results, name, load), ",.0f") for load in SINGLE),
+            *((values(results, name, load, "p99"), ".1f") for load in SINGLE),
+            (values(results, name, "bulk"), ",.0f"),
+            (found.get("start", []), ".2f"),
+            (found.get("pss", []), ".0f"),
         ]
+        cells = [f"{cost:,.0f}" if cost else "" for cost in costs]
+        cells += [f"{known.median:{spec}}" if (known := spread(x)) else "" for x, spec in rest]
         if any(cells):
             yield [name, *cells]
 
 
 def brief(results: Results) -> str:
-    """Return the CPU time of a request, for the contenders that the README names."""
-    rows = [
-        [name, *(middle(values(results, name, load, "cpu"), ",.0f") for load in SINGLE)]
-        for name in (*(HASHER[store] for store in STORED), FRONT, GO, AIOHTTP, FASTAPI, TEXTBOOK)
-        if name in results["contenders"]
-    ]
+    """The CPU time of a request, for the contenders that the README names."""
+    rows = []
+    for name in (*(HASHER[store] for store in STORED), FRONT, GO, AIOHTTP, FASTAPI, TEXTBOOK):
+        costs = [spread(values(results, name, load, "cpu")) for load in SINGLE]
+        if any(costs):
+            rows.append([name, *(f"{cost.median:,.0f}" if cost else "" for cost in costs)])
     return table(["µs of one core", *SINGLE], rows)
-
-
-def shown(found: Spread | None, spec: str) -> str:
-    """A spread as a cell, empty where there is none."""
-    return format(found, spec) if found else ""
-
-
-def middle(found: Values, spec: str) -> str:
-    """A median as a cell, empty where there is none."""
-    known = spread(found)
-    return format(known.median, spec) if known else ""
-
-
-HEAD = [
-    *("", "GET, µs", "POST, µs", "GET/s", "POST/s", "GET p99, ms", "POST p99, ms"),
-    *("bulk, messages/s", "start, s", "PSS, MB"),
-]
 
 
 def setting(results: Results) -> str:
     """How it was measured, and on what."""
     machine, effort = results["machine"], results["effort"]
-    programs = {**machine["packages"], **machine["programs"]}
-    versions = ", ".join(f"{name} {number}" for name, number in programs.items() if number)
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     compared = f" “Before” is the commit {effort['before']}." if effort["before"] else ""
     return (
         f"Measured on {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
@@ -232,21 +209,16 @@ def remarks(results: Results) -> Iterator[str]:
         yield f"- Other programs took {busy:.0%} of the cores at the start: measure again without."
     for name, found in results["contenders"].items():
         yield from (f"- {name}: {failure}." for failure in dict.fromkeys(found["failures"]))
-        yield from saturated(results, name)
+        for load in (*SINGLE, "bulk"):
+            cpu = spread(values(results, name, load, "load_cpu"))
+            if cpu and cpu.median > SATURATED:
+                yield f"- {name}, {load}: wrk took {cpu.median:.0%} of its core; there may be more."
     for found in results["growth"]:
         if "failure" in found:
             yield f"- {found['store']}, many stored: {found['failure']}."
         if found["import"]:
             told = "- {store}: `flask store import` of {stored:,} messages: ".format(**found)
             yield told + "{rate:,.0f} a second, at most {memory:.0f} MB.".format(**found["import"])
-
-
-def saturated(results: Results, name: str) -> Iterator[str]:
-    """The loads of a contender under which wrk had little left of its core."""
-    for load in (*SINGLE, "bulk"):
-        cpu = spread(values(results, name, load, "load_cpu"))
-        if cpu and cpu.median > SATURATED:
-            yield f"- {name}, {load}: wrk took {cpu.median:.0%} of its core; there may be more."
 
 
 def markdown(results: Results) -> str:

@@ -8,18 +8,17 @@ import os
 import pwd
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from hasher_tune.processes import NotInTimeError, Process, listens, until
 
 ROOT = Path(__file__).parents[1]
 GRACE = 15  # seconds that a program has to stop
 START = 15  # seconds that a program has to listen
-MOMENT = 0.1  # seconds between two looks whether it does
 RESTART = 1  # seconds between two looks at what has ended
 
 
@@ -51,57 +50,19 @@ def temporary_paths(folder: Path) -> str:
     return "".join(f"    {kind}_temp_path {folder}/{name};\n" for kind, name in kinds.items())
 
 
-class Program:
-    """A program that runs until the fleet stops."""
-
-    stop_signal = signal.SIGTERM
+class Program(Process):
+    """A program that is to run until the fleet stops."""
 
     def __init__(self, log: Path, port: int, *command: str, **env: str) -> None:
-        self.name, self.log, self.port, self.command = log.stem, log, port, command
-        self.env: Mapping[str, str] = {**os.environ, **env}
-
-    def start(self) -> None:
-        """Start it, away from the terminal's Ctrl-C."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=self.env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        super().__init__(command, log, cwd=ROOT, env={**os.environ, **env})
+        self.name, self.port = log.stem, port
 
     def await_start(self) -> None:
-        """Wait until it listens; end with one line if it does not."""
-        deadline = time.monotonic() + START
-        while not self.listens():
-            if not self.runs() or time.monotonic() > deadline:
-                sys.exit(f"{self.name} did not start: see {self.log}.")
-            time.sleep(MOMENT)
-
-    def runs(self) -> bool:
-        """Return whether its process lives."""
-        return self.process.poll() is None
-
-    def listens(self) -> bool:
-        """Return whether it takes connections."""
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        """Stop it, by force if that takes too long."""
-        if self.runs():
-            self.process.send_signal(self.stop_signal)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
-        self.end_rest()
-
-    def end_rest(self) -> None:
-        """Kill what is left of it: a killed master of nginx leaves workers, which keep the port."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        """Wait until it listens, or end in one line if it does not."""
+        with suppress(NotInTimeError):
+            until(lambda: listens(self.port) or not self.runs(), START)
+        if not (self.runs() and listens(self.port)):
+            sys.exit(f"{self.name} did not start: see {self.log_file}.")
 
 
 class Nginx(Program):
@@ -143,9 +104,8 @@ def programs(folder: Path, port: int) -> list[Program]:
 def require_free(ports: Sequence[int]) -> None:
     """End with one line if another program has one of the ports."""
     for port in ports:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                sys.exit(f"Port {port} is in use: stop what listens there, or set PORT.")
+        if listens(port):
+            sys.exit(f"Port {port} is in use: stop what listens there, or set PORT.")
 
 
 def watch(fleet: Sequence[Program]) -> None:
@@ -153,7 +113,7 @@ def watch(fleet: Sequence[Program]) -> None:
     while True:
         for program in fleet:
             if not program.runs():
-                program.end_rest()
+                program.kill()
                 program.start()
                 print(f"{program.name} has ended: it is started again.", flush=True)
         time.sleep(RESTART)
@@ -181,7 +141,7 @@ def main() -> None:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for program in reversed(started):
-            program.stop()
+            program.terminate(GRACE)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def told(question: Question, found: Found) -> str:
         gained(found),
         f"Expect {found.rate:,.0f} requests a second {what}, p99 {found.p99 * 1000:.1f} ms.",
         others(found),
-        f"It takes {found.needs}.",
+        f"It takes {found.taken}.",
         (
             f"{found.blocks} blocks in {found.seconds:.0f} s; the clients took "
             f"{found.clients_share:.0%} of the machine's cores."
@@ -31,12 +31,12 @@ def told(question: Question, found: Found) -> str:
 
 def gained(found: Found) -> str:
     """What the answer is worth."""
-    if found.answer == found.default:
-        return "These are the defaults."
     told = f"{found.gain:.2f} times the rate of the defaults ({found.default}), with 95 %"
-    if found.gain.low > 1:
+    if found.choice == found.default:
+        return "These are the defaults."
+    if found.answer == found.choice:
         return f"{told}."
-    return f"{told}: not certain to be more. Keep the defaults, or give it more time."
+    return f"These are the defaults. The best so far, {found.choice}, has {told}."
 
 
 def lines(setting: Setting) -> str:

@@ -23,7 +23,7 @@ from math import inf
 from multiprocessing import get_context
 from typing import Self
 
-from hasher_tune.traffic import Mix, requests
+from hasher_tune.traffic import Mix, of_seeds, requests
 
 WARM = 0.1  # of the time that connections are kept busy, which is not counted
 TIMEOUT = 10.0  # seconds
@@ -216,6 +216,7 @@ class Client:
 
 def ask(plan: Plan, tag: str) -> tuple[list[Answers], float]:
     """Do a plan in this process; what came of it, and the seconds of a core that it took."""
+    of_seeds(plan.mix)  # which takes a moment at the first time
     client = Client(plan, tag)
     spent = time.process_time()
     try:

@@ -22,8 +22,9 @@ from typing import Self
 
 from hasher_tune import limits, seeds
 from hasher_tune.clients import Answers, Clients, Plan, Step
+from hasher_tune.processes import free_ports
 from hasher_tune.race import FIRST_LOOK, Interval, Race, paired
-from hasher_tune.servers import Failed, Server, free_ports
+from hasher_tune.servers import Failed, Server
 from hasher_tune.stores import opened
 from hasher_tune.traffic import Mix, seeds_of
 
@@ -36,6 +37,7 @@ PAIRS = range(6, 31)  # how many measurements that is of each
 MOST_THREADS = 64
 COMMAND = [sys.executable, "-m", "hasher", "serve"]
 ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: what is written meanwhile must not fill the store
+FEW = 5  # candidates left, at most, when others join: each takes its time in every block
 
 
 @dataclass(frozen=True, order=True)
@@ -97,7 +99,7 @@ class Question:
     def first(self) -> list[Setting]:
         """The candidates of the first block."""
         workers = {1, self.default().workers}
-        return sorted({Setting(w, t, p) for w in workers for t in (2, 8) for p in (False, True)})
+        return sorted({Setting(number, threads) for number in workers for threads in (2, 8)})
 
     def neighbours(self, of: Setting) -> list[Setting]:
         """What differs from it by one step, within what may be tried."""
@@ -157,7 +159,7 @@ class Field:
     def stop(self, settings: list[Setting]) -> None:
         """End services that are not needed any more."""
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(Server.stop, [self.servers.pop(setting) for setting in settings]))
+            list(pool.map(Server.terminate, [self.servers.pop(setting) for setting in settings]))
 
     def measure(self, setting: Setting) -> float:
         """Requests a second: those that were answered, or could be offered."""
@@ -239,8 +241,10 @@ class Found:
 
     answer: Setting
     default: Setting
+    choice: Setting
+    """What came out of the race: the answer, or what is not certain to be better than it."""
     gain: Interval
-    """Of the answer over the defaults, measured anew, with 95 %."""
+    """Of the choice over the defaults, measured anew, with 95 %."""
     rate: float
     p99: float
     """To expect of the answer; in seconds."""
@@ -251,7 +255,8 @@ class Found:
     seconds: float
     clients_share: float
     """Of all the machine's cores, while it was measured."""
-    needs: limits.Needs
+    taken: str
+    """Of connections and files, in words."""
     refused: list[str]
     """Candidates that a limit of this machine or of the store forbids, and why."""
 
@@ -314,7 +319,8 @@ class Search:
     def changed(self) -> bool:
         """Stop what has left, and start what is worth trying; whether anything new takes part."""
         self.field.stop([*(set(self.field.servers) - set(self.race.left) - {self.default})])
-        near = self.field.question.neighbours(self.race.best)
+        few = len(self.race.left) <= FEW or self.race.is_decided
+        near = self.field.question.neighbours(self.race.best) if few else []
         fresh = self.allowed([one for one in near if one not in self.tried])
         self.tried |= set(near)
         self.field.start(fresh)
@@ -333,39 +339,44 @@ class Search:
 
     def finish(self, begin: float, end: float) -> Found:
         """Measure the answer anew, beside the defaults."""
-        race, field, answer = self.race, self.field, self.race.choice
+        race, field, choice = self.race, self.field, self.race.choice
         standings = [
             Standing(one, race.against(one, race.best), is_left=True) for one in sorted(race.left)
         ]
         standings += [Standing(one, how, is_left=False) for one, how in sorted(race.gone.items())]
         field.answers.clear()
-        self.say(f"{answer} beside the defaults, {self.default}")
-        gain, rate = self.measured_anew(answer, end)
+        self.say(f"{choice} beside the defaults, {self.default}")
+        rates = self.measured_anew(choice, end)
+        gain = paired(rates[choice], rates[self.default])
+        answer = self.answered(gain, choice)
         return Found(
             answer=answer,
             default=self.default,
+            choice=choice,
             gain=gain,
-            rate=rate,
+            rate=median(rates[answer]),
             p99=field.p99(answer),
             is_decided=race.is_decided,
             standings=standings,
             blocks=race.blocks,
             seconds=time.monotonic() - begin,
             clients_share=field.clients.cpu / field.clients.seconds / (os.cpu_count() or 1),
-            needs=self.limits.needs(field.servers[answer], answer.workers, answer.threads),
+            taken=self.limits.taken(field.servers[answer], answer.workers, answer.threads),
             refused=[f"{one}: {reason}" for one, reason in self.refused.items()],
         )
 
-    def measured_anew(self, answer: Setting, end: float) -> tuple[Interval, float]:
-        """The gain over the defaults, and the answer's rate: medians of fresh measurements."""
-        pair = sorted({answer, self.default})
+    def answered(self, gain: Interval, choice: Setting) -> Setting:
+        """What to set: the choice, or the defaults if they may still be as good."""
+        is_open = not self.race.is_decided and self.default in self.race.left
+        return self.default if gain.high < 1 or (is_open and gain.low <= 1) else choice
+
+    def measured_anew(self, choice: Setting, end: float) -> dict[Setting, list[float]]:
+        """Fresh measurements of the choice and of the defaults, side by side."""
+        pair = sorted({choice, self.default})
         rates: dict[Setting, list[float]] = {setting: [] for setting in pair}
         for done in range(PAIRS.stop):
             if done >= PAIRS.start and time.monotonic() > end:
                 break
             for setting in random.sample(pair, len(pair)):
                 rates[setting].append(self.field.measure(setting))
-        rate = median(rates[answer])
-        if answer == self.default:
-            return Interval(1.0, 1.0, 1.0), rate
-        return paired(rates[answer], rates[self.default]), rate
+        return rates

@@ -1,4 +1,4 @@
-"""The messages that are stored before anything is measured, by a client that checks the answers."""
+"""Messages that are stored before anything is measured, by a client that checks the answers."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -8,8 +8,6 @@ from typing import Self
 from hasher_tune.servers import Failed
 
 PATIENCE = 60.0  # seconds
-
-Answer = tuple[int, bytes]
 
 
 class Client:
@@ -24,25 +22,28 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def get(self, name: str) -> Answer:
-        """Status and body of a read."""
-        return self._exchange("GET", f"/messages/{name}")
+    def get(self, digest: str, status: int, body: bytes) -> None:
+        """Read; Failed unless just that is answered."""
+        self._expect([status], body, "GET", f"/messages/{digest}")
 
-    def post(self, body: bytes, kind: str = "json") -> Answer:
-        """Status and body of a POST of application/`kind`."""
-        return self._exchange("POST", "/messages", body, {"Content-Type": f"application/{kind}"})
+    def post(self, sent: bytes, statuses: Iterable[int], body: bytes, kind: str = "json") -> None:
+        """Write application/`kind`; Failed unless just that is answered, with one of `statuses`."""
+        headers = {"Content-Type": f"application/{kind}"}
+        self._expect(statuses, body, "POST", "/messages", sent, headers)
 
-    def _exchange(self, method: str, path: str, *content: object) -> Answer:
+    def _expect(self, statuses: Iterable[int], body: bytes, *request: object) -> None:
         try:
-            self.connection.request(method, path, *content)  # type: ignore[arg-type]
+            self.connection.request(*request)  # type: ignore[arg-type]
             response = self.connection.getresponse()
-            return response.status, response.read()
+            answer = response.read()
         except (OSError, HTTPException) as error:
-            raise Failed(f"{method}: {error!r}") from None
+            raise Failed(f"{request[0]}: {error!r}") from None
+        if response.status not in statuses or answer != body:
+            raise Failed(f"{request[0]} was answered with {response.status}: {answer[:100]!r}")
 
 
 def message(number: int, size: int = 100) -> str:
-    """The seed of that number, of so many bytes, unlike any message that wrk sends."""
+    """The seed of that number, of so many bytes, unlike any message that is sent otherwise."""
     return f"seed {number:010d} ".ljust(size, "y")
 
 
@@ -51,15 +52,19 @@ def line(key: str, value: str) -> bytes:
     return f'{{"{key}":"{value}"}}\n'.encode()
 
 
+def lines(key: str, values: Iterable[str]) -> bytes:
+    """So many of them, one a line."""
+    return b"".join(line(key, value) for value in values)
+
+
 def digest_of(text: str) -> str:
     """The digest of a message."""
     return sha256(text.encode()).hexdigest()
 
 
 def store_all(port: int, texts: Iterable[str]) -> None:
-    """Store these plain texts; Failed if one is refused."""
+    """Store these plain texts, and read each."""
     with Client(port) as client:
         for text in texts:
-            status, answer = client.post(line("message", text))
-            if status not in {200, 201}:
-                raise Failed(f"a message was answered with {status}: {answer[:100]!r}")
+            client.post(line("message", text), [200, 201], line("digest", digest_of(text)))
+            client.get(digest_of(text), 200, line("message", text))

@@ -1,17 +1,15 @@
-"""Servers as processes: started on a core, waited for, weighed, and stopped."""
+"""Servers that are measured: started on a core, awaited, weighed, and stopped."""
 
 import os
-import signal
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
-PATIENCE = 30.0  # seconds until a server that does not answer, or does not end, is given up
+from hasher_tune.processes import PATIENCE, NotInTimeError, Process, until
+
 OURS = ("HASHER_", "GUNICORN_", "WEB_CONCURRENCY", "PORT", "PROMETHEUS_", "UVICORN_")
 UNKNOWN = "/messages/" + "0" * 64
 
@@ -20,31 +18,13 @@ class Failed(Exception):
     """A server did not do what was asked of it, and so has no figure."""
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Return as soon as `condition` holds; Failed where it does not in time."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Failed(f"{what} in {PATIENCE:.0f} s")
-        time.sleep(0.005)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
     """The environment of this process without what would set up a server, and with `changes`."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {**plain, **changes}
 
 
-class Server:
+class Server(Process):
     """A process, and all that it starts; it ends with the `with` block.
 
     `core` is a list of the cores that it may use, for taskset, or None for those of this process.
@@ -61,49 +41,31 @@ class Server:
         cwd: Path | None = None,
         **env: str,
     ) -> None:
-        self.command = command if core is None else ["taskset", "-c", core, *command]
-        self.port, self.log, self.cwd, self.env = port, log, cwd, environment(env)
-        self.seconds_to_start = 0.0
+        pinned = command if core is None else ["taskset", "-c", core, *command]
+        super().__init__(pinned, log, cwd, environment(env))
+        self.port, self.settings, self.seconds_to_start = port, env, 0.0
 
     def __enter__(self) -> Self:
-        started = time.monotonic()
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=self.cwd,
-                env=self.env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        begin = time.monotonic()
+        self.start()
         try:
-            until(self.answers, f"no answer of {self.command[0]}")
+            until(self.answers)
+        except NotInTimeError:
+            self.kill()
+            raise Failed(f"no answer of {self.command[0]} in {PATIENCE:.0f} s") from None
         except BaseException:
             self.kill()
             raise
-        self.seconds_to_start = time.monotonic() - started
+        self.seconds_to_start = time.monotonic() - begin
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End it in its own way, or by force if that takes too long."""
-        self.process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-        self.kill()
-
-    def kill(self) -> None:
-        """End what is left of it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.terminate()
 
     def answers(self) -> bool:
-        """Whether it answers; Failed with the end of its log where it has ended."""
-        if self.process.poll() is not None:
-            lines = self.log.read_text(errors="replace").splitlines() or ["it said nothing"]
+        """Whether it answers; Failed with the end of its log if it has ended."""
+        if not self.runs():
+            lines = self.log_file.read_text(errors="replace").splitlines() or ["it said nothing"]
             raise Failed(f"it ended at start: {lines[-1]}")
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
@@ -114,15 +76,10 @@ class Server:
         finally:
             connection.close()
 
-    def memory(self) -> tuple[float, float]:
-        """MB that its processes hold together: PSS, which counts shared pages once, and RSS."""
-        pss = rss = 0
-        for pid in self.pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                name, _, rest = line.partition(":")
-                pss += int(rest.split()[0]) if name == "Pss" else 0
-                rss += int(rest.split()[0]) if name == "Rss" else 0
-        return pss * 1024 / 1e6, rss * 1024 / 1e6
+    def memory(self) -> float:
+        """MB that its processes hold together: PSS, which counts shared pages once."""
+        held = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids()]
+        return sum(int(text.split("\nPss:")[1].split()[0]) for text in held) * 1024 / 1e6
 
     def cpu(self) -> int:
         """The nanoseconds of a core that its threads have taken so far, of those that live.

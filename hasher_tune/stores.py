@@ -3,6 +3,7 @@
 Redis runs with the load, not on the server's core: in use it is another machine.
 """
 
+import os
 import shutil
 import socket
 import subprocess
@@ -10,8 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from hasher_tune.servers import Failed, free_ports, until
+from hasher_tune.processes import NotInTimeError, Process, free_ports, listens, until
+from hasher_tune.servers import Failed
 
 MASTERS = 3  # the fewest that redis-cli makes a cluster of
 
@@ -48,8 +52,25 @@ def cluster(folder: Path) -> Iterator[str]:
         create = ["redis-cli", "--cluster", "create", *addresses, "--cluster-yes"]
         subprocess.run(create, check=True, stdout=subprocess.DEVNULL)
         for port in ports[:MASTERS]:
-            until(partial(is_whole, port), "no cluster")
+            until(partial(is_whole, port))
         yield f"redis+cluster://{','.join(addresses)}"
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """One server with its own settings, durable; it refuses to be root."""
+    user: dict[str, Any] = {} if os.geteuid() else {"user": "nobody", "group": "nogroup"}
+    (port,) = free_ports(1)
+    with TemporaryDirectory(prefix="hasher-postgresql-", dir="/var/tmp") as home:
+        if user:
+            shutil.chown(home, **user)
+        data, make = f"{home}/data", installed("initdb")
+        options = ["-D", data, "-U", "hasher", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run([make, *options], check=True, stdout=subprocess.DEVNULL, cwd="/", **user)
+        command = [installed("postgres"), "-D", data, "-p", str(port), "-k", home]
+        server = Process(command, folder / "postgresql.log", Path("/"), **user)
+        with running(server, port):
+            yield f"postgresql://hasher@127.0.0.1:{port}/postgres"
 
 
 STORES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
@@ -57,6 +78,7 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
     "sqlite": sqlite,
     "redis": redis,
     "cluster": cluster,
+    "postgresql": postgresql,
 }
 
 
@@ -68,18 +90,33 @@ def opened(store: str, folder: Path) -> AbstractContextManager[str]:
 @contextmanager
 def redis_server(folder: Path, port: int, *options: str) -> Iterator[None]:
     """A redis-server with its files in `folder`."""
-    if not shutil.which("redis-server"):
-        raise Failed("redis-server is not on the PATH")
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["redis-server", "--port", str(port), "--dir", str(folder), "--bind", "127.0.0.1"]
-    with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--save", "", *options], stdout=log)
-    try:
-        until(lambda: ask(port, b"PING").startswith(b"+PONG"), "no answer of redis-server")
+    command = [installed("redis-server"), "--port", str(port), "--dir", str(folder)]
+    command += ["--bind", "127.0.0.1", "--save", "", *options]
+    with running(Process(command, folder / "redis.log"), port):
         yield
+
+
+@contextmanager
+def running(server: Process, port: int) -> Iterator[None]:
+    """A block in which a server listens, and then ends without ceremony."""
+    server.start()
+    try:
+        until(lambda: listens(port), fault=f"no answer of {server.command[0]}")
+        yield
+    except NotInTimeError as error:
+        raise Failed(str(error)) from None
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
+
+
+def installed(name: str) -> str:
+    """The path of a program; PostgreSQL's own are not on the PATH of Debian."""
+    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))[-1:]
+    path = shutil.which(name) or next(map(str, newest), None)
+    if path is None:
+        raise Failed(f"{name} is not installed")
+    return path
 
 
 def is_whole(port: int) -> bool:

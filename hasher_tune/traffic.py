@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -84,12 +85,17 @@ def seeds_of(mix: Mix) -> list[str]:
     return [message(number, chance.choice(mix.sizes)) for number in range(1000)]
 
 
+@cache
+def of_seeds(mix: Mix) -> tuple[list[bytes], list[bytes]]:
+    """Requests that read each of the seeds, and that write it."""
+    texts = seeds_of(mix)
+    return [get(digest_of(text)) for text in texts], [post(text) for text in texts]
+
+
 def requests(mix: Mix, tag: str) -> Iterator[bytes]:
     """Yield requests for ever. `tag` is one that no other client has: its messages are new."""
     chance = random.Random(tag)
-    stored = seeds_of(mix)
-    gets = [get(digest_of(text)) for text in stored]
-    posts = [post(text) for text in stored]
+    gets, posts = of_seeds(mix)
     fillers = ["x" * max(0, size - len(tag) - 10) for size in mix.sizes]
     for number in count():
         text = f"{tag}{number:010d}"

@@ -105,7 +105,7 @@ class Fleet:
 
     def heal(self) -> None:
         """Start again whatever a test has ended."""
-        if self.redis.process is None:
+        if not self.redis.runs():
             self.redis.start()
         os.kill(self.redis.pid, signal.SIGCONT)
         for number, instance in enumerate(self.instances):

@@ -1,15 +1,9 @@
 """The servers that tests start on free ports, and stop again."""
 
 import os
-import random
 import shutil
-import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -17,16 +11,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
 
-PATIENCE = 30.0  # seconds until something that should happen is taken not to
+from hasher_tune.processes import PATIENCE, Process, free_ports, in_use, until
 
-
-def until(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """What `condition` returns, as soon as it is true; an error when it is not in time."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "It did not happen in time."
-        time.sleep(0.01)
-    return value
+__all__ = ["PATIENCE", "free_ports", "in_use", "until"]  # which tests take from here
 
 
 def program(name: str, package: str) -> str:
@@ -53,48 +40,14 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return made, key
 
 
-ROW = 5  # ports side by side, as many as `make fleet` takes
-
-
-def rows() -> Iterator[int]:
-    """The first ports of rows that no other process of this test run is given, each once.
-
-    They lie below those that the system gives to clients, which may take one at any time.
-    """
-    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
-    firsts = range(10_000 + part * 5000, 15_000 + part * 5000, ROW)
-    while True:
-        yield from random.SystemRandom().sample(firsts, len(firsts))
-
-
-ROWS = rows()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens, nor on the next four of each: given once, to be used later."""
-    unused = (first for first in ROWS if not any(map(in_use, range(first, first + ROW))))
-    return list(islice(unused, count))
-
-
-def in_use(port: int) -> bool:
-    """Whether the port cannot be listened on."""
-    try:
-        socket.create_server(("", port)).close()
-    except OSError:
-        return True
-    return False
-
-
-class RedisServer:
+class RedisServer(Process):
     """One redis-server, that keeps its files in a folder of the test's."""
 
     def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
-        self.executable = program("redis-server", "redis-server")
-        self.folder, self.options = folder, options
-        self.port = port or free_ports(1)[0]
+        self.folder, self.port, self.options = folder, port or free_ports(1)[0], options
+        super().__init__([program("redis-server", "redis-server")], folder / "log")
         self.nodes = [self]
         self.password: str | None = None
-        self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -115,7 +68,6 @@ class RedisServer:
     @property
     def pid(self) -> int:
         """The process's id."""
-        assert self.process
         return self.process.pid
 
     def client(self) -> "Redis":
@@ -130,17 +82,14 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [self.executable, "--port", str(self.port), "--dir", str(self.folder)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--bind", "127.0.0.1", "--save", "", *self.options], stdout=log
-            )
+        usual = ["--port", str(self.port), "--dir", str(self.folder), "--bind", "127.0.0.1"]
+        self.command = [self.command[0], *usual, "--save", "", *self.options]
+        super().start()
         until(self.answers)
 
     def answers(self) -> bool:
         """Whether it takes commands."""
-        assert self.process
-        assert self.process.poll() is None, (self.folder / "log").read_text()
+        assert self.runs(), self.log_file.read_text()
         try:
             with closing(self.client()) as client:
                 return bool(client.ping())
@@ -148,14 +97,6 @@ class RedisServer:
             return True
         except RedisError:
             return False
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        if self.process:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 ONE_REPLICA = ["--cluster-replicas", "1", "--cluster-yes"]

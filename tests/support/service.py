@@ -20,6 +20,7 @@ from http.client import HTTPConnection, parse_headers
 from pathlib import Path
 from typing import Any, Self
 
+from hasher_tune.processes import Process
 from tests.support.description import Answers, take_request
 from tests.support.servers import PATIENCE, until
 
@@ -112,7 +113,7 @@ class Client:
             return True
 
 
-class Service:
+class Service(Process):
     """One gunicorn on a free port of 127.0.0.1, with its log in a file."""
 
     answers = DESCRIBED
@@ -126,17 +127,11 @@ class Service:
         limits: Callable[[], None] | None = None,
         **env: str,
     ) -> None:
-        self.log_file = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [BIN / command[0], *command[1:], *options],
-                cwd=self.cwd,
-                env={**plain_environ(), "HASHER_HOST": "127.0.0.1", "PORT": "0", **env},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=limits,  # noqa: PLW1509 - runs nothing but setrlimit
-            )
+        settings = {**plain_environ(), "HASHER_HOST": "127.0.0.1", "PORT": "0", **env}
+        program: list[str | Path] = [BIN / command[0], *command[1:], *options]
+        super().__init__(program, log, self.cwd, settings, preexec_fn=limits)
+        log.unlink(missing_ok=True)
+        self.start()
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -151,15 +146,9 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def kill(self) -> None:
-        """End the master and every worker, whatever state they are in."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
     def is_listening(self) -> bool:
         """Whether the server has said on which port."""
-        assert self.process.poll() is None, self.log
+        assert self.runs(), self.log
         found = re.search(r"(?:Listening at:|Running on) http://127\.0\.0\.1:(\d+)", self.log)
         self.port = int(found[1]) if found else 0
         return found is not None

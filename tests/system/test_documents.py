@@ -27,7 +27,6 @@ ELSEWHERE = {
     "make lint": "runs in .ci/run, before the tests",
     "make bench": BENCH,
     "make tune": BENCH,
-    "make scaling": BENCH,
     "make lock": "asks a package registry for the newest versions, and so is another every day",
 }
 SERVED = re.compile(r"\bmake (run|fleet)\b")
@@ -188,7 +187,7 @@ def test_what_is_not_typed_here_is_run_elsewhere() -> None:
     assert not [block for path in TYPED for block in blocks(path) if block.is_for_root]
     continuous = (ROOT / ".ci" / "run").read_text()
     left_out = [name for name in ELSEWHERE if f"\n{name}" not in continuous]
-    assert left_out == ["make bench", "make tune", "make scaling", "make lock"]
+    assert left_out == ["make bench", "make tune", "make lock"]
 
 
 def test_every_reason_not_to_run_a_command_is_needed() -> None:

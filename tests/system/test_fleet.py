@@ -26,7 +26,7 @@ class MadeFleet(Service):
         self.port, self.log_file = free_ports(1)[0], folder / "log"
         with self.log_file.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "deploy/fleet.py", folder / "files"],
+                [sys.executable, "-m", "deploy.fleet", folder / "files"],
                 cwd=ROOT,
                 env={**plain_environ(), "PORT": str(self.port)},
                 stdout=output,
@@ -92,7 +92,7 @@ def test_what_dies_is_started_again_and_nothing_is_lost(fleet: MadeFleet) -> Non
 
 def test_a_port_in_use_is_told_in_one_line(fleet: MadeFleet) -> None:
     second = subprocess.run(
-        [sys.executable, "deploy/fleet.py", fleet.log_file.parent / "second"],
+        [sys.executable, "-m", "deploy.fleet", fleet.log_file.parent / "second"],
         cwd=ROOT,
         env={**plain_environ(), "PORT": str(fleet.port)},
         capture_output=True,

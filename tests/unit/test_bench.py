@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench import capacity, documents, report, scaling
-from bench.capacity import Demand, cores, masters, room
-from bench.contenders import CONTENDERS, HASHER, TEXTBOOK, before
+from bench import capacity, documents, report
+from bench.capacity import Demand
+from bench.contenders import COLD_FRONT, CONTENDERS, HASHER, TEXTBOOK, before
 from bench.load import figures
 from bench.report import Spread, ratios, spread
 from hasher_tune.servers import Failed
@@ -76,8 +76,7 @@ def results() -> dict[str, Any]:
         "busy": 0.4,
         "disk_sync_ms": 1,
         "python": "3.11",
-        "packages": {"flask": "3"},
-        "programs": {},
+        "versions": {"flask": "3"},
     }
     failing = {**result(GET=50, POST=100), "failures": ["bulk: not offered"] * 2}
     full = {"store": "memory", "stored": 5000, "import": {}, "failure": "not offered"}
@@ -123,12 +122,6 @@ def test_the_documents_have_the_kept_tables() -> None:
     assert [name for name, table in documents.tables().items() if table not in shown] == []
 
 
-def test_the_kept_checks_are_those_of_the_kept_figures() -> None:
-    figures = json.loads((ROOT / "bench/results/scaling.json").read_text())
-    assert scaling.markdown(figures) == (ROOT / "bench/results/scaling.md").read_text()
-    assert len(figures["checks"]) == len(scaling.WORKERS) + len(scaling.HITS) + 3
-
-
 def test_workers_add_up_until_the_cores_are_full() -> None:
     assert capacity.workers(cores=2, rate=1000, count=1) == 1000
     assert capacity.workers(cores=8, rate=1000, count=4) == 4000
@@ -136,33 +129,30 @@ def test_workers_add_up_until_the_cores_are_full() -> None:
     assert capacity.workers(cores=2, rate=1000, load=0.001, count=2) == 1000
 
 
-def test_a_cache_lets_through_what_it_has_not_until_it_is_full_itself() -> None:
-    assert capacity.cached(1000, hits=0, hit=1e-5, miss=1e-4) == 1000
-    assert capacity.cached(1000, hits=0.9, hit=1e-5, miss=1e-4) == pytest.approx(10_000)
-    assert capacity.cached(1000, hits=0.99, hit=1e-5, miss=1e-5) == pytest.approx(100_000)
-    assert capacity.cached(1000, hits=1, hit=1e-5, miss=1e-4) == pytest.approx(100_000)
-
-
 def test_a_deployment_is_made_for_what_reaches_it() -> None:
     asked = Demand(messages=10**9, reads=1e6, writes=0, hits=0.99)
-    assert room(asked) == 261 * 10**9
-    assert masters(asked) == 17
-    assert masters(replace(asked, messages=10**6)) == 1
-    assert masters(replace(asked, messages=10**8)) == 3  # no cluster has two
-    assert cores(asked, get=1000, post=1000) == 17  # 10,000 a second, of cores that are 60 % busy
+    assert asked.room == 261 * 10**9
+    assert asked.masters == 17
+    assert replace(asked, messages=10**6).masters == 1
+    assert replace(asked, messages=10**8).masters == 3  # no cluster has two
+    assert asked.cores(get=1000, post=1000) == 17  # 10,000 a second, of cores that are 60 % busy
 
 
 def test_a_rate_that_was_not_measured_is_not_made_up() -> None:
-    known = capacity.Rates({("GET", "redis"): None}, None)
-    with pytest.raises(ValueError, match="GET on redis was not measured: run make bench"):
-        known.of("GET", "redis")
-    assert capacity.rounded(None) == "not measured"
-    assert capacity.rounded(1234.5) == "1,200"
+    assert "not measured" in capacity.quantities({("GET", "memory"): 1000.0})
+    assert "1,200" in capacity.quantities({("GET", "memory"): 1234.5})
 
 
-def test_a_check_says_how_far_the_model_is_off() -> None:
-    told = scaling.row(scaling.Check("a load", "requests/s", 1000, [700, 900, 950]))
-    assert told == ["a load", "requests/s", "1,000", "900 (700–950)", "-10%"]
+def test_a_check_says_how_far_the_model_is_off(results: dict[str, Any]) -> None:
+    """A core has 1e6 microseconds: 100 for hasher and 25 for nginx are 8,000 requests."""
+    results["contenders"] |= {
+        HASHER["sqlite"]: result(GET=100),
+        COLD_FRONT: {"GET": [{"rate": 7200.0, "cpu": 25.0}]},
+    }
+    results["growth"][0] |= {"bytes": 270}
+    told = capacity.checks(results)
+    assert "not cached, requests/s | 8,000 | 7,200 (7,200–7,200) | -10% |" in told
+    assert "| 267 | 270 (270–270) | +1% |" in told
 
 
 def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
@@ -173,7 +163,7 @@ def test_the_kept_tables_are_those_of_the_kept_figures() -> None:
 
 
 def test_nothing_of_hasher_is_imported() -> None:
-    script = "import sys, bench.compare, bench.scaling, hasher_tune.command; print(*sys.modules)"
+    script = "import sys, bench.compare, hasher_tune.command; print(*sys.modules)"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]

@@ -11,7 +11,7 @@ import pytest
 from hasher.settings import Settings
 from hasher_tune import answer
 from hasher_tune.clients import Answers
-from hasher_tune.limits import Limits, Needs
+from hasher_tune.limits import Limits
 from hasher_tune.race import Interval
 from hasher_tune.search import Found, Question, Setting, Standing, crossing, listed
 from hasher_tune.servers import Failed
@@ -28,6 +28,7 @@ def found(**changes: Any) -> Found:
     ]
     usual: dict[str, Any] = {
         "answer": BEST,
+        "choice": BEST,
         "default": DEFAULT,
         "gain": Interval(1.2, 1.1, 1.3),
         "rate": 5000.0,
@@ -37,7 +38,7 @@ def found(**changes: Any) -> Found:
         "blocks": 12,
         "seconds": 100.0,
         "clients_share": 0.25,
-        "needs": Needs(4, 10_000, 25, 20_000, 32),
+        "taken": "4 connections",
         "refused": [],
     }
     return Found(**{**usual, **changes})
@@ -56,9 +57,12 @@ def test_the_answer_begins_with_two_lines_to_paste() -> None:
 
 
 def test_what_is_not_certain_is_told_as_such() -> None:
-    told = answer.told(QUESTION, found(is_decided=False, gain=Interval(1.2, 0.9, 1.6)))
-    assert "not certain to be more. Keep the defaults, or give it more time." in told
-    assert "Time was up: still open are 2 × 8. Set the above meanwhile." in told
+    told = answer.told(
+        QUESTION, found(answer=DEFAULT, is_decided=False, gain=Interval(1.2, 0.9, 1.6))
+    )
+    assert told.startswith("WEB_CONCURRENCY=2\nHASHER_THREADS=8\nThese are the defaults.")
+    assert "The best so far, 1 × 4, has 1.20 (0.90–1.60) times the rate of the defaults" in told
+    assert "Time was up: still open are 1 × 4. Set the above meanwhile." in told
 
 
 def test_pinning_is_a_third_line() -> None:
@@ -114,10 +118,9 @@ def test_a_failed_request_is_infinitely_late() -> None:
 
 
 def test_settings_beyond_a_limit_are_refused() -> None:
-    limits = Limits(files=1024, store=100, client_connections=32)
+    limits = Limits(files=1024, store=100, clients=32)
     assert limits.forbid(workers=2, threads=8) == ""
-    assert "66 connections" not in limits.forbid(2, 8)
-    assert limits.forbid(8, 8) == "it may need 114 connections, and the store takes 100"
+    assert limits.forbid(8, 8) == "it may need 64 connections, and the store takes 100"
     assert limits.forbid(1, 300) == "a worker may need 1,296 files, and ulimit -n allows 1,024"
 
 
