@@ -28,9 +28,9 @@ COMPLETE = """--customize-hook=cd "$1"
 FROM_BASE = "FROM scratch\nADD base.tar /\n"
 
 
-def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
     """Return what the program prints; fail with what it says if it fails."""
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -42,9 +42,13 @@ class Wheels:
         self.folder = folder / "wheels"
         self.folder.mkdir()
         self.options = f"--no-index --find-links {self.folder}"
+        self.fetched: set[str] = set()
 
     def fetch(self, python: str) -> None:
-        """Add what requirements.txt names, for this version of Python."""
+        """Add what requirements.txt names, for this version of Python, unless it is there."""
+        if python in self.fetched:
+            return
+        self.fetched.add(python)
         chosen = ["--only-binary=:all:", "--no-deps", "--python-version", python]
         to = ["--dest", str(self.folder)]
         pinned = ["--require-hashes", "-r", str(ROOT / "requirements.txt")]
