@@ -21,6 +21,7 @@ from psycopg.rows import TupleRow, tuple_row
 OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
 SPEED = 20_000_000  # bytes a second that a large message may take beside
 CANCEL = 0.2  # seconds for asking the server to give a statement up
+IDLE = 1.0  # seconds without use after which a connection is looked at before it is used again
 BINARY = 1
 
 
@@ -46,7 +47,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def __init__(self, pgconn: PGconn, row_factory: Any = tuple_row) -> None:
         super().__init__(pgconn, row_factory)
-        self.made = monotonic()
+        self.made = self._used = monotonic()
         self._sent: set[bytes] = set()
         self._warnings: list[str] = []
         self._poll = poll()
@@ -69,7 +70,9 @@ class Connection(psycopg.Connection[TupleRow]):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the server has closed it, or sent what nobody has asked for."""
+        """Whether it is closed, or was not used lately and the server has closed it meanwhile."""
+        if monotonic() - self._used < IDLE:
+            return self.closed
         return self.closed or bool(self._poll.poll(0))
 
     def ask(self, statement: Statement, values: Sequence[bytes], seconds: float) -> PGresult:
@@ -99,6 +102,7 @@ class Connection(psycopg.Connection[TupleRow]):
         if self._warnings:
             # The one known: a commit whose wait for a standby was cancelled is on this server only.
             raise psycopg.OperationalError(f"the server warns: {self._warnings.pop()}")
+        self._used = monotonic()
         return results[-1]
 
     def _failure(self, result: PGresult) -> psycopg.Error:

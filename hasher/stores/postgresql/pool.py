@@ -54,49 +54,42 @@ class Connections:
         self._write_outage = Outage()
 
     def ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
-        """Return the server's answer; what is transient is tried again once."""
-        with self._bounded(writes=statement.writes) as deadline:
+        """Return the server's answer; what is transient is tried again once.
+
+        After a time-out, others fail at once for a while. After that of a write it is the writes: a
+        standby may be waited for, or a lock, and reads go on meanwhile.
+        """
+        self._outage.require_over()
+        if statement.writes:
+            self._write_outage.require_over()
+        deadline = monotonic() + LIMIT
+        try:
             self._require_ready(deadline)
-            try:
-                return self._ask(statement, values, seconds, deadline)
-            except (DeadlockDetected, SerializationFailure):
-                sleep(NAP)  # the other transaction is just waking up, and goes first
-                return self._ask(statement, values, seconds, deadline)
-            except (Lost, ReadOnlySqlTransaction):
-                # The others may be ending just now, or be to the same standby.
-                return self._ask(statement, values, seconds, deadline, since=monotonic())
+            return self._ask_again(statement, values, seconds, deadline)
+        except TimeoutError:
+            (self._write_outage if statement.writes else self._outage).begin()
+            raise
 
     @contextmanager
     def borrowed(self) -> Iterator[Connection]:
         """Lend a connection for statements of which none is tried again."""
-        with self._bounded(writes=False) as deadline:
+        self._outage.require_over()
+        deadline = monotonic() + LIMIT
+        try:
             self._require_ready(deadline)
             connection = self._take(deadline)
             try:
                 yield connection
             finally:
                 self._give_back(connection)
+        except TimeoutError:
+            self._outage.begin()
+            raise
 
     def close(self) -> None:
         """Close all connections."""
         if self._pool is not None:
             self._pool.close(timeout=WAIT)
-
-    @contextmanager
-    def _bounded(self, *, writes: bool) -> Iterator[float]:
-        """Yield the moment to give up at. After a time-out, others fail at once for a while.
-
-        After that of a write it is the writes: a standby may be waited for, or a lock, and reads go
-        on meanwhile.
-        """
-        self._outage.require_over()
-        if writes:
-            self._write_outage.require_over()
-        try:
-            yield monotonic() + LIMIT
-        except TimeoutError:
-            (self._write_outage if writes else self._outage).begin()
-            raise
 
     def _require_ready(self, deadline: float) -> None:
         if self._ready:
@@ -107,6 +100,19 @@ class Connections:
         finally:
             self._give_back(connection)
         self._ready = True
+
+    def _ask_again(
+        self, statement: Statement, values: tuple[bytes, ...], seconds: float, deadline: float
+    ) -> PGresult:
+        """Ask once, and once more if another attempt can put right what the first has met."""
+        try:
+            return self._ask(statement, values, seconds, deadline)
+        except (DeadlockDetected, SerializationFailure):
+            sleep(NAP)  # the other transaction is just waking up, and goes first
+            return self._ask(statement, values, seconds, deadline)
+        except (Lost, ReadOnlySqlTransaction):
+            # The others may be ending just now, or be to the same standby.
+            return self._ask(statement, values, seconds, deadline, since=monotonic())
 
     def _ask(
         self,
