@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.documents import blocks, replaced
 from tests.support.load import Load
+from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import RedisServer, free_ports, program, until
 from tests.support.service import BIN, ROOT, Service
 
@@ -28,8 +29,10 @@ TESTED = {
     "Copy",
     "Export",
     "HasherDamagedMessages",
+    "PostgreSQL's own dump",
     "Redis' own snapshot",
     "Restore",
+    "Restore a PostgreSQL dump",
     "Restore a Redis server",
     "Restore a SQLite file that cannot be read",
     "SQLite's own snapshot",
@@ -45,6 +48,7 @@ class Machine:
         self.lib, self.backups = folder / "lib", folder / "backups"
         self.database = self.lib / "messages.db"
         self.redis = "redis://127.0.0.1:6379"
+        self.postgresql = "postgresql://hasher@127.0.0.1:5432/hasher"
         for directory in (self.lib, self.backups):
             directory.mkdir()
 
@@ -65,6 +69,7 @@ class Machine:
             "/var/lib/hasher": self.lib,
             "/var/backups/hasher": self.backups,
             "redis://127.0.0.1:6379": self.redis,
+            "postgresql://hasher@127.0.0.1:5432/hasher": self.postgresql,
         }
         lines = BLOCKS[heading].splitlines()
         commands = "\n".join(line for line in lines if without is None or without not in line)
@@ -248,3 +253,16 @@ def end(service: Service) -> None:
     """Stop it as systemd would."""
     service.signal(signal.SIGTERM)
     assert service.process.wait(10) == 0
+
+
+def test_a_postgresql_dump_is_restored_into_a_new_database(machine: Machine) -> None:
+    with PostgreSQLServer() as server:
+        machine.postgresql = server.url
+        with machine.service(HASHER_STORE=server.url) as service:
+            names = [service.post(f"message {number}").json["digest"] for number in range(20)]
+            machine.run("PostgreSQL's own dump")
+        server.execute("DROP TABLE hasher_messages")
+        machine.run("Restore a PostgreSQL dump")
+        with machine.service("restored", HASHER_STORE=server.url) as service:
+            assert {service.get(name).status for name in names} == {200}
+            assert service.post("message 0").status == 200

@@ -7,18 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import RedisServer, until
 from tests.support.service import Service
 
 Record = Callable[[str, object], None]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Each store in turn."""
     with ExitStack() as stack:
         if request.param == "redis":
             yield stack.enter_context(RedisServer(tmp_path / "redis")).url
+        elif request.param == "postgresql":
+            yield stack.enter_context(PostgreSQLServer()).url
         else:
             yield f"sqlite:///{tmp_path}/messages.db"
 
