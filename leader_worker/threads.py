@@ -171,10 +171,12 @@ class Threads:
 
     def wait_for_more(self, conn: Connection, size: int) -> None:
         """Let the rest of a request come, of which `size` more bytes have come, by no thread."""
-        if self.connections.hold(conn, size):
-            self.connections.keep(conn, STALL)
-        else:
+        if not self.connections.hold(conn, size):
             self.leave_to_gunicorn(conn, conn.joined())
+        elif conn.sock.pending():
+            self.take_turns(conn)  # since no poller tells of what is left of a TLS record
+        else:
+            self.connections.keep(conn, STALL)
 
     def answer(self, conn: Connection, request: Request, data: bytes) -> None:
         """Answer a request that the lane has read, which starts `data`."""

@@ -74,6 +74,20 @@ def test_requests_in_one_record_are_all_answered(
         assert [client.content() for _ in range(3)] == [b"hello"] * 3
 
 
+@pytest.mark.parametrize("size", range(8100, 8200, 10))
+def test_a_request_that_begins_in_what_is_left_of_a_record_is_answered(
+    secure: Server, context: ssl.SSLContext, size: int
+) -> None:
+    """Gunicorn's parser takes 8,192 bytes of the record, which end in the next request's head."""
+    head, body = request("/echo", "Transfer-Encoding: chunked", method="POST"), b"x" * size
+    with Client(secure.address, context) as client:
+        client.send(head)
+        assert is_well(secure, context)  # by then a thread waits for the body
+        client.send(b"%x\r\n%b\r\n0\r\n\r\n" % (size, body) + HELLO * 3)
+        assert client.content() == body
+        assert [client.content() for _ in range(3)] == [b"hello"] * 3
+
+
 def test_what_is_no_tls_is_refused_in_one_line(secure: Server, context: ssl.SSLContext) -> None:
     with clients(secure, 5, HELLO) as plain:
         assert all(client.rest() == b"" for client in plain)
