@@ -98,7 +98,8 @@ def test_every_alert_has_its_tests_and_its_section() -> None:
 
 def test_nothing_is_asked_for_that_hasher_does_not_count() -> None:
     named = set(re.findall(r"\bhasher_[a-z_]+", "\n".join([ALERTS, README, *EXPRESSIONS])))
-    assert named - KNOWN == set()
+    table = {"hasher_messages"}  # PostgreSQL's
+    assert named - KNOWN - table == set()
 
 
 def labels_of(exposition: str) -> dict[str, set[str]]:
