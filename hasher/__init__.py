@@ -26,8 +26,8 @@ __version__ = "0.1.0"
 def create_app(settings: Settings | None = None, *, store: Driver | None = None) -> Flask:
     """Return the WSGI application.
 
-    Without `settings` the environment's are used, and without `store` the driver that the settings
-    name is opened.
+    Without `settings`, those of the environment are used. Without `store`, the driver that the
+    settings name is opened.
     """
     settings = settings or Settings.from_environ(os.environ)
     driver = store or opened(settings)
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
 
 
 def opened(settings: Settings) -> Driver:
-    """Return the driver that `settings` name. InvalidSetting if it can be seen not to work."""
+    """Return the driver that `settings` name. InvalidSetting if it cannot work."""
     location = MemoryLocation() if is_loaded_for_commands() else settings.store
     try:
         return location.open(settings.resources)

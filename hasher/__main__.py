@@ -24,7 +24,7 @@ def main() -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def serve(options: tuple[str, ...]) -> None:
     """Serve with gunicorn, which takes OPTIONS as its own command does."""
-    Settings.from_environ(os.environ)  # gunicorn reads WEB_CONCURRENCY itself, and less kindly
+    Settings.from_environ(os.environ)  # gunicorn ends with a traceback if WEB_CONCURRENCY is bad
     from gunicorn.app.wsgiapp import WSGIApplication  # noqa: PLC0415 - which reads it at its import
 
     class Server(WSGIApplication):
@@ -37,7 +37,7 @@ def serve(options: tuple[str, ...]) -> None:
             try:
                 super().load_config()
             finally:
-                sys.argv = given  # with which SIGUSR2 starts a second master
+                sys.argv = given  # SIGUSR2 starts a second master with it
 
     Server("%(prog)s [OPTIONS]", prog="hasher serve").run()
 

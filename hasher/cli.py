@@ -1,4 +1,4 @@
-"""`flask store ...`: what an operator does to a store, whether a service is using it or not."""
+"""`flask store ...`: commands for a store, which may be in use."""
 
 import os
 import re
@@ -28,7 +28,7 @@ store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_S
 
 
 def is_loaded_for_commands() -> bool:
-    """Return whether `flask` loads the application for its commands, and not to serve it.
+    """Return whether `flask` loads the application for one of its commands, and not to serve it.
 
     A command opens the stores that it needs itself: a misspelt URL must not create one.
     """
@@ -38,7 +38,7 @@ def is_loaded_for_commands() -> bool:
 
 @store_cli.command()
 def stats() -> None:
-    """Say how many messages there are, and how large."""
+    """Print how many messages there are, and how large they are."""
     count = size = largest = 0
     with configured() as store, progress("counted", total(store)) as advance:
         for _, message in store.items():  # noqa: PERF102 - a store has no values()
@@ -58,7 +58,7 @@ def verify() -> None:
     with (
         damage.counted(),
         configured() as store,
-        configured() as finder,  # since one that is being walked cannot be checked
+        configured() as finder,  # since a store cannot be checked while it is gone through
         progress("verified", total(store)) as advance,
     ):
         for digest, message in store.items():
@@ -125,7 +125,7 @@ def get(digest: str) -> None:
 
 @store_cli.command()
 def put() -> None:
-    """Store standard input as one message, as it is, and say its digest."""
+    """Store standard input as one message, as it is, and print its digest."""
     message = b"".join(lines_of_input())
     try:
         message.decode()
@@ -139,7 +139,7 @@ def put() -> None:
 
 @store_cli.command()
 def schema() -> None:
-    """Make the table or the file of the store, as a role that may, if it is missing."""
+    """Make the table or the file of the store if it is missing, as a role that may do so."""
     with configured(create=True) as store:
         remark = store.check()
     say("The store is ready.")
@@ -152,8 +152,8 @@ def schema() -> None:
 def selftest(url: str) -> None:
     """Check that a store does what hasher promises, in an empty place beside its messages.
 
-    URL is as in HASHER_STORE. Exit status 1 if anything does not hold. For servers and disks that
-    nobody has tried with hasher yet.
+    URL is as in HASHER_STORE. Exit status 1 if a promise does not hold. For servers and disks that
+    are not tested with hasher.
     """
     faults = 0
     for promise, fault in contract.examine(located(url)):
@@ -179,7 +179,7 @@ class Damage:
                 self.found(digest)
 
     def found(self, digest: str) -> None:
-        """Count and list one."""
+        """Count a damaged message, and list its digest."""
         self._count += 1
         line = f"damaged: {digest}"
         if self._err:
@@ -196,7 +196,7 @@ class Damage:
 
 
 def total(store: Messages) -> int | None:
-    """Return how many messages there are; None if the store cannot count what it can still read."""
+    """Return how many messages there are, or None if the store cannot count them."""
     try:
         return store.count()
     except store.driver.errors:
@@ -217,7 +217,7 @@ def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
 
 
 def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> int:
-    """Put messages, those before an exception too; return how many were new."""
+    """Put `messages`, those before an exception included; return how many were new."""
     added = 0
     for batch in batches(messages, BATCH_MESSAGES, BATCH_BYTES):
         _, new = target.put_many(batch)
@@ -264,23 +264,23 @@ def write(*parts: bytes) -> None:
 
 
 def bytes_of(stream: TextIO | None, name: str) -> BinaryIO:
-    """Return the bytes of a standard stream. ClickException if the command was started without."""
+    """Return the binary form of a standard stream. ClickException if it is closed."""
     if stream is None:
         raise click.ClickException(f"{name} is closed.")
     return stream.buffer
 
 
 def drop_output() -> None:
-    """Let what is left of standard output go nowhere: Python would try to write it at the end."""
+    """Discard what is left for standard output: Python would try to write it at the end."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no file
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager
 def progress(done: str, total: int | None = None) -> Iterator[Advance]:
-    """Say on standard error how far it is: in a bar on a terminal, and in a line at the end.
+    """Show progress on standard error: a bar on a terminal, and a line at the end.
 
-    `total` is None if nobody knows how much there is to do.
+    `total` is None if it is not known how much there is to do.
     """
     count, started = 0, monotonic()
     with click.progressbar(
@@ -312,7 +312,7 @@ def configured(*, create: bool = False) -> AbstractContextManager[Messages]:
 
 
 def located(url: str) -> Location:
-    """Return where `url` says that messages are. ClickException says what is allowed instead."""
+    """Return the location that `url` names. ClickException says what is allowed instead."""
     try:
         return locate(url)
     except ValueError as error:
@@ -321,9 +321,9 @@ def located(url: str) -> Location:
 
 @contextmanager
 def opened(location: Location, *, create: bool = False) -> Iterator[Messages]:
-    """Open a store, for one command. What is wrong with it ends the command in a sentence.
+    """Open a store for one command. ClickException says in a sentence what is wrong with it.
 
-    `create` says whether the store may be made if there is none.
+    `create` says whether the store may be made if it is missing.
     """
     if not location.shared:
         raise click.ClickException(
@@ -339,7 +339,7 @@ def opened(location: Location, *, create: bool = False) -> Iterator[Messages]:
 
 @contextmanager
 def reported(errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what goes wrong with a store, `errors` and others, into a sentence."""
+    """Turn a store's exceptions, `errors` included, into a ClickException with a sentence."""
     try:
         yield
     except StoreFull:

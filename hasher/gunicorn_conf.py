@@ -32,9 +32,9 @@ keepalive = 75
 graceful_timeout = 7
 # All instances of one user would share one control socket.
 control_socket_disable = True
-# No header may rewrite a request's path or scheme, as gunicorn by default allows clients on this
-# machine; so gunicorn need not look for each request who may. (The list of addresses also says who
-# may speak HTTP/2 in clear, which is off: name the front here before you turn it on.)
+# No header may rewrite a request's path or scheme, which gunicorn by default allows clients on this
+# machine; so gunicorn need not check the client of each request. (The list of addresses also says
+# who may speak HTTP/2 in clear, which is off: name the front here before you turn it on.)
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarded_allow_ips = "*"
@@ -42,7 +42,7 @@ forwarded_allow_ips = "*"
 
 
 def on_starting(server: Arbiter) -> None:
-    """Refuse, in one line, a start that could not work."""
+    """End a start that could not work, with one line that says why."""
     start.require_addresses(server)
     if settings.shared:
         start.examine_store(settings)
@@ -51,13 +51,13 @@ def on_starting(server: Arbiter) -> None:
 
 
 def when_ready(server: Arbiter) -> None:
-    """Say what was started."""
+    """Prepare for SIGTERM, and log what was started."""
     draining.drain_before_stop(server, settings.drain_seconds)
     start.announce(server, settings)
 
 
 def pre_fork(server: Arbiter, worker: Any) -> None:
-    """Make room for a worker."""
+    """Prepare, in the master, for a new worker."""
     if not settings.shared:
         one_worker.await_end_of_last(server)
     if settings.metrics == "on":
@@ -81,7 +81,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Arbiter, _worker: Any) -> None:
-    """Keep what a worker has counted, in its process."""
+    """Keep, in the worker's process, what it has counted."""
     if settings.metrics == "on":
         metric_files.keep()
 
@@ -95,7 +95,7 @@ def child_exit(_server: Arbiter, worker: Any) -> None:
 
 
 def on_exit(server: Arbiter) -> None:
-    """Tidy up after all of them."""
+    """Tidy up after all workers."""
     if settings.metrics == "on":
         metric_files.close_for(server)
 

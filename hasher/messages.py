@@ -66,6 +66,6 @@ def store() -> Messages:
 
 
 def bulk_reader() -> BulkReader:
-    """Return what reads the bulk requests of the application."""
+    """Return the reader of the application's bulk requests."""
     reader: BulkReader = current_app.extensions["bulk"]
     return reader

@@ -112,7 +112,7 @@ class Settings(
     host: Annotated[
         str,
         Meta(
-            description="the address to listen on; `0.0.0.0` by default where `PORT` is set, "
+            description="the address to listen on; `0.0.0.0` by default if `PORT` is set, "
             "as a platform does"
         ),
     ] = "127.0.0.1"
@@ -145,7 +145,7 @@ class Settings(
 
     @property
     def bind(self) -> str:
-        """The address and port in gunicorn's form."""
+        """The address and port, as gunicorn takes them."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -172,7 +172,7 @@ class Settings(
 
 
 def secrets_in(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of all secrets, with what is in files read into them."""
+    """Return the variables of all secrets, and read those that are in files."""
     secrets = {}
     for name in SECRETS:
         text, path = environ.get(name, ""), environ.get(f"{name}_FILE")
@@ -212,9 +212,9 @@ def converted(text: str, field: FieldInfo) -> Any:
 
 
 def wanted(text: str, field: FieldInfo) -> str:
-    """Return, in words, what the value of one variable must be, and what it was.
+    """Return, in words, what the value of one variable must be and what it was.
 
-    The text of a store's URL, or of tokens, is not repeated: it is or holds a secret.
+    It does not repeat the text of a store's URL or of tokens, which are or hold secrets.
     """
     if field.name == "write_tokens":
         return "tokens of letters, digits and -._~+/ (= at their ends), separated by commas"

@@ -1,7 +1,7 @@
 """HASHER_CPU_AFFINITY=1: each worker runs on one core.
 
-The threads of a worker take turns, since one at a time holds the interpreter. On one core they do
-so without waking each other up from core to core.
+The threads of a worker take turns, since Python runs one at a time. On one core they do so without
+waking each other up across cores.
 """
 
 import logging
@@ -27,7 +27,7 @@ def choose(server: Arbiter, worker: Any) -> None:
 
 
 def pin(worker: Any) -> None:
-    """Pin this process, that of `worker`, to the core that was chosen for it."""
+    """Pin this process, which is that of `worker`, to the core that was chosen for it."""
     if worker.core is None:
         log.warning("HASHER_CPU_AFFINITY=1 does nothing: this platform cannot pin a process.")
         return

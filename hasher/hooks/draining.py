@@ -1,4 +1,4 @@
-"""From SIGTERM on, /readyz fails for a while before gunicorn stops: balancers turn away first."""
+"""After SIGTERM, /readyz fails for a while before gunicorn stops, so that balancers turn away."""
 
 import mmap
 import os
@@ -19,9 +19,9 @@ def has_begun() -> bool:
 
 
 def drain_before_stop(server: Arbiter, seconds: int) -> None:
-    """Let SIGTERM stop gunicorn `seconds` later, and a second one at once.
+    """Let SIGTERM stop gunicorn `seconds` later, and a second SIGTERM at once.
 
-    To be called in the master, after gunicorn has set its signal handlers.
+    Call it in the master, after gunicorn has set its signal handlers.
     """
     gunicorn: Any = signal.getsignal(signal.SIGTERM)
     master = os.getpid()
@@ -43,9 +43,9 @@ def drain_before_stop(server: Arbiter, seconds: int) -> None:
 
 
 def end_workers(server: Arbiter) -> None:
-    """Let every worker end what it has in hand.
+    """Tell every worker to finish its requests and end.
 
-    gunicorn tells them too, but not before a reload has ended, which waits for the old workers.
+    gunicorn tells them too, but not during a reload, which waits for the old workers.
     """
     for pid in list(server.WORKERS):
         with suppress(ProcessLookupError):

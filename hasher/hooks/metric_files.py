@@ -1,7 +1,7 @@
-"""The files in which workers keep their metrics, so that each can sum over all.
+"""The files in which workers keep their metrics, so that each worker can sum over all.
 
-A worker that replaces another goes on with its files: so their number stays bounded, and what a
-lost worker has counted stays counted.
+A worker that replaces another continues its files, so their number is bounded, and the counts of a
+lost worker are kept.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ def hold(directory: Path) -> None:
 def remove_abandoned(parent: Path) -> None:
     """Remove the directories that killed services have left."""
     for directory in parent.glob("hasher-metrics-*"):
-        with suppress(OSError):  # which another user's, or one in use, gives
+        with suppress(OSError):  # raised if it is another user's, or in use
             lock = os.open(directory, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +65,7 @@ def assign(server: Arbiter, worker: Any) -> None:
 
 
 def use(worker: Any) -> None:
-    """Tell prometheus-client, in the process of `worker`, to keep its values in those files."""
+    """Tell prometheus-client, in the process of `worker`, to keep its values in its files."""
     from prometheus_client import values  # noqa: PLC0415 - an extra, which metrics=off does without
 
     files = worker.metric_files
@@ -80,7 +80,7 @@ def keep() -> None:
 
 
 def release(worker: Any) -> None:
-    """Remove what counts only while `worker` runs: its requests in flight."""
+    """Remove the counts that end with `worker`: its requests in flight."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - as above
 
     mark_process_dead(worker.metric_files)  # type: ignore[no-untyped-call]

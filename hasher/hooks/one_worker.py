@@ -1,7 +1,7 @@
-"""A store that lives in one process has one worker.
+"""One worker for a store that lives in one process.
 
-With two, each would have messages of its own, and a message stored through one would be a 404 from
-the other. A second worker is refused, and a worker that replaces the first waits for its end.
+Two workers would have different messages: one would answer 404 for a message that the other has
+stored. So a second worker is refused, and a worker that replaces the first waits for its end.
 """
 
 import logging
@@ -21,7 +21,7 @@ INSTEAD = "memory:// keeps messages in one process"
 
 
 def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
-    """Refuse a second worker: end the start, or later (SIGTTIN) add none."""
+    """Refuse a second worker: end the start, or later (SIGTTIN) add no worker."""
     if old is None and new != 1:
         raise InvalidSetting(f"{new} workers were asked for, and {INSTEAD}: use -w 1.")
     if new > 1:
@@ -30,13 +30,13 @@ def nworkers_changed(server: Arbiter, new: int, old: int | None) -> None:
 
 
 def pre_exec(_server: Arbiter) -> None:
-    """End the second master (SIGUSR2), in whose process this runs; the first one goes on."""
+    """End this process, a second master (SIGUSR2); the first one goes on."""
     log.warning("No second master was started, since %s.", INSTEAD)
     os._exit(0)
 
 
 def await_end_of_last(server: Arbiter) -> None:
-    """End the worker that a reload (SIGHUP) replaces, before the new one starts.
+    """Before a reload (SIGHUP) starts a new worker, end the old one.
 
     Clients that connect in between wait in the queue of the listening socket.
     """

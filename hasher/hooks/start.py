@@ -1,4 +1,4 @@
-"""What is checked before the start, and the line that says what was started."""
+"""The checks before the start, and the line in the log that says what was started."""
 
 import errno
 import logging
@@ -22,9 +22,9 @@ OTHER_FILES = 64  # standard streams, listeners, pipes, the store, and the inter
 def connections(settings: Settings) -> int:
     """Return how many connections a worker may hold, after raising the limit of open files.
 
-    A worker that runs out of file descriptors in `accept` dies of it, with a `memory://` store:
-    so it stops accepting before, and clients wait in the kernel's queue. Each thread may need some
-    descriptors for the store.
+    A worker that runs out of file descriptors in `accept` dies, and a `memory://` store with it.
+    So it stops accepting before that, and clients wait in the kernel's queue. Each thread may need
+    some descriptors for the store.
     """
     reserve = OTHER_FILES + settings.threads * FILES_A_THREAD
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -64,7 +64,7 @@ def require_free(host: str, port: int) -> None:
 
 
 def announce(server: Arbiter, settings: Settings) -> None:
-    """Log in one line what this service does, and a warning if it was asked for more."""
+    """Log in one line what was started, and warn if that is less than was asked for."""
     log.info(
         "hasher keeps messages in %s%s; workers: %d, threads each: %d, connections each: %d; "
         "largest body: %d bytes%s",

@@ -7,10 +7,10 @@ from leader_worker import Worker as LeaderWorker
 
 
 class Worker(LeaderWorker):
-    """The worker class. What it answers to what is not HTTP looks as the application's errors."""
+    """The worker class, whose refusals look like the application's errors."""
 
     def refusal(self, sentence: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
-        """Return the header fields and the body of such an answer."""
+        """Return the header fields and the body of a refusal."""
         fields = [
             ("Content-Type", "application/json"),
             ("Cache-Control", "no-store"),
@@ -20,5 +20,5 @@ class Worker(LeaderWorker):
         return fields, msgspec.json.encode({"error": sentence}) + b"\n"
 
     def request_id(self) -> str:
-        """Return a name for the request, as the application gives."""
+        """Return an id for the request, as the application does."""
         return request_id()

@@ -1,4 +1,4 @@
-"""What the service shows to people: the page, the description (OpenAPI), the reference."""
+"""The page for people, the API's description (OpenAPI), and the reference made from it."""
 
 from importlib.resources import files
 from typing import Any
@@ -50,12 +50,12 @@ def openapi() -> Response:
 
 @page.get(f"/page/<any({', '.join(map(repr, ASSETS))}):name>")
 def asset(name: str) -> Response:
-    """Answer the style, the script or the icon of the pages."""
+    """Answer the stylesheet, the script or the icon of the pages."""
     return own(CONTENTS[name], ASSETS[name])
 
 
 def own(body: str | bytes, content_type: str) -> Response:
-    """Return one of the service's own pages, which loads nothing from another origin."""
+    """Return one of the service's own files, which may load nothing from another origin."""
     return Response(body, headers=HEADERS, content_type=content_type)
 
 

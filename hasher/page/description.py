@@ -17,7 +17,7 @@ def described(**limits: int) -> dict[str, Any]:
 
 
 def resolved(node: Any, description: dict[str, Any]) -> Any:
-    """`node` of `description` with what its references name in their place; none is circular."""
+    """Return `node` of `description` with every reference replaced; none may be circular."""
     if isinstance(node, list):
         return [resolved(item, description) for item in node]
     if not isinstance(node, dict):

@@ -1,4 +1,4 @@
-"""What happened: the record of a request, and who is told of it (the access log, the metrics)."""
+"""The record of a request, and its observers: the access log and the metrics."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from hasher.telemetry.record import Observer
 
 
 def observers(settings: Settings, driver: Driver, version: str) -> list[Observer]:
-    """Return those who are to be told what the application does."""
+    """Return the observers that `settings` ask for."""
     found: list[Observer] = []
     if settings.metrics == "on":
         from hasher.telemetry import metrics  # noqa: PLC0415 - its package is an extra
@@ -24,7 +24,7 @@ def observers(settings: Settings, driver: Driver, version: str) -> list[Observer
 
 
 def blueprints(settings: Settings) -> Sequence[Blueprint]:
-    """Return the routes by which what happened is asked for."""
+    """Return the blueprints that `settings` ask for."""
     if settings.metrics == "off":
         return ()
     from hasher.telemetry.metrics import metrics  # noqa: PLC0415 - its package is an extra

@@ -1,6 +1,6 @@
 """One line a request on standard output, for `HASHER_ACCESS_LOG`: JSON, or text for people.
 
-It has no message, no query and no header of the request, and so no token.
+It contains no message, query or header of the request, and so no token.
 """
 
 import logging
@@ -43,7 +43,7 @@ def as_json(time: str, record: RequestRecord) -> str:
 
 
 def as_text(time: str, record: RequestRecord) -> str:
-    """Return the same in words."""
+    """Return a line in words."""
     line = (
         f"{time} {record.client} {quote(record.method)} {harmless(record.path)} "
         f"{record.status}, {record.received} B in, {record.sent} B out, "
@@ -54,5 +54,5 @@ def as_text(time: str, record: RequestRecord) -> str:
 
 
 def harmless(path: str) -> str:
-    """Return `path`, from a WSGI environment, percent-encoded: no line can end in it."""
+    """Return `path`, from a WSGI environ, percent-encoded: it cannot end the line."""
     return quote(path[:LONGEST], safe="/:@!$&'()*+,;=~", encoding="latin-1")

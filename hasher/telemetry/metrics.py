@@ -2,8 +2,8 @@
 
 gunicorn's workers share files in PROMETHEUS_MULTIPROC_DIR (hasher/hooks/metric_files.py), so that
 any of them answers for all (https://prometheus.github.io/client_python/multiprocess/). Without that
-variable, under `flask run` say, they are this process's own. A scrape misses at most the last
-second of other workers; a worker that is killed takes its last second with it.
+variable, as under `flask run`, the metrics are those of this process. A scrape misses at most the
+last second of other workers; a worker that is killed takes its last second with it.
 """
 
 import os
@@ -80,7 +80,7 @@ OUTCOMES = [MESSAGES.labels(outcome) for outcome in Stored._fields]
 
 @cache
 def labelled(metric: Any, *values: object) -> Any:
-    """Return `metric` with these labels; prometheus-client takes longer to find it again."""
+    """Return `metric` with these labels, faster than prometheus-client finds it again."""
     return metric.labels(*values)
 
 
@@ -103,13 +103,13 @@ def exposition() -> Response:
 
 
 def describe(version: str, location: Location) -> None:
-    """Say what runs: this `version`, on the kind of store at `location`."""
+    """Set the metric that says what runs: this `version`, on the kind of store at `location`."""
     kind, engine = location.scheme, location.engine
     BUILD.labels(version, platform.python_version(), kind, engine).set(1)
 
 
 class Series:
-    """What has come under one set of labels since the last flush."""
+    """The observations under one set of labels since the last flush."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -117,13 +117,13 @@ class Series:
         self.buckets = [0] * (len(BUCKETS) + 1)
 
     def observe(self, seconds: float) -> None:
-        """Count one that took so long."""
+        """Count one observation of `seconds`."""
         self.count += 1
         self.seconds += seconds
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
 
     def give(self, histogram: Any) -> None:
-        """Add these to `histogram`, which has no public way to add more than one."""
+        """Add these to `histogram`, which has no public method to add more than one."""
         histogram._sum.inc(self.seconds)  # noqa: SLF001
         for bucket, count in zip(histogram._buckets, self.buckets, strict=True):  # noqa: SLF001
             if count:
@@ -131,7 +131,7 @@ class Series:
 
 
 class Counts:
-    """What was counted since the last flush."""
+    """The counts since the last flush."""
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str | None, int], Series] = defaultdict(Series)
@@ -141,7 +141,7 @@ class Counts:
 
     def add(self, record: RequestRecord) -> None:
         """Count a request."""
-        # Each value of a label is kept for ever: a client must not be able to choose them.
+        # Each value of a label is kept forever: a client must not be able to choose it.
         method = record.method if record.method in METHODS else "other"
         self.requests[method, record.route, record.status].observe(record.duration)
         for name, seconds, _ in record.operations:
@@ -167,8 +167,8 @@ class Counts:
 class Tally:
     """The counts of this process, given to prometheus-client once a second.
 
-    prometheus-client takes a lock and writes to a shared file for each value, some eight of them a
-    request: five times the cost of a tally.
+    For each value, some eight of them a request, prometheus-client takes a lock and writes to a
+    shared file: five times the cost of a tally.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Tally:
         self._flusher: Thread | None = None
 
     def begin(self) -> None:
-        """Count a request in flight; flush from the first one on, in the process that answers."""
+        """Count a request in flight. The first one in a process starts its flushing thread."""
         self._in_flight.append(None)
         if self._flusher is None:
             self._keep_flushing()
@@ -190,7 +190,7 @@ class Tally:
             self._counts.add(record)
 
     def flush(self) -> None:
-        """Give what was counted to prometheus-client."""
+        """Give the counts to prometheus-client."""
         with self._lock:
             counts, self._counts = self._counts, Counts()
         IN_FLIGHT.set(len(self._in_flight))
@@ -212,7 +212,7 @@ TALLY = Tally()  # one for the process, as the metrics are
 
 
 class Metrics(Observer):
-    """Counts what happens."""
+    """Counts requests, operations and faults."""
 
     def __init__(self, driver: Driver) -> None:
         self._kinds = {StoreFull: "full", Unusable: "unusable"}

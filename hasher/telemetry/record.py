@@ -1,7 +1,7 @@
 """The record of a request: its id, its outcome, its time. Observers are told of it.
 
-It travels by one channel, a context variable: whoever answers a request, the store too, notes what
-happened in `current()`.
+It travels in a context variable: code that answers a request, the store included, notes in
+`current()` what happened.
 """
 
 import re
@@ -21,7 +21,7 @@ WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def go_on() -> None:
-    """Do nothing: under another server, nobody waits for this thread."""
+    """Do nothing: under another server, no other thread waits for this one."""
 
 
 class Operation(NamedTuple):
@@ -47,7 +47,7 @@ class RequestRecord(msgspec.Struct):
     duration: float = 0.0
     store_time: float = 0.0
     fault: str | None = None
-    """What went wrong in the service or its store, in a word."""
+    """What went wrong in the service or its store, in one word."""
     body_read: bool = False
     """Whether nothing of the request's body is left on the connection."""
     before_wait: Callable[[], None] = go_on
@@ -69,23 +69,23 @@ record_variable: ContextVar[RequestRecord | None] = ContextVar("record", default
 
 
 def current() -> RequestRecord:
-    """Return the record of the request that is being answered; outside of one, one of no use."""
+    """Return the record of the request that is being answered, or a new one outside a request."""
     return record_variable.get() or RequestRecord()
 
 
 class Observer:
-    """Is told of requests, in the threads that answer them. Either of these may be overridden."""
+    """Is told of requests, in the threads that answer them. Override either method, or both."""
 
     def began(self) -> None:
-        """A request has come."""
+        """Note that a request has come."""
 
     def ended(self, record: RequestRecord) -> None:
-        """Its answer is ready to be sent."""
+        """Note that the answer to a request is ready to be sent."""
 
 
 def request_id(given: str | None = None) -> str:
-    """Return `given`, if a front has chosen an id that is harmless in a log, or a new one.
+    """Return `given` if it is harmless in a log, or a new id otherwise.
 
-    A new one is unlikely to come twice, and no secret.
+    A new id is unlikely to come twice, and is not secret.
     """
     return given if given and WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"

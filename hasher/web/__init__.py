@@ -1,1 +1,1 @@
-"""What HTTP means here: bodies in, responses out, and what may go wrong in between."""
+"""What HTTP means here: bodies in, responses out, and errors."""

@@ -36,7 +36,7 @@ class Application(ShortWay):
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return what matches the path of `request`; it builds no URL, and needs no host name."""
+        """Return the adapter that matches the path of `request`; it builds no URLs."""
         if request is None:
             return None
         return MapAdapter(

@@ -93,9 +93,9 @@ def pieces(environ: Environ, limit: int) -> Iterator[bytes]:
     """Yield the body in pieces of at most PIECE bytes, to its end.
 
     Aborts with 400 if it was cut or is malformed, 408 if it stalled, 413 if it is over `limit`
-    bytes, 415 or 501 if it would have to be converted. A length that is announced is refused
-    unread. A chunked body announces none, so one byte more than the limit is asked for: its arrival
-    tells a body over the limit from one that fills it.
+    bytes, 415 or 501 if it would have to be converted. A body whose announced length is over the
+    limit is not read. A chunked body announces no length, so one byte more than the limit is read:
+    if it comes, the body is over the limit.
     """
     announced = acceptable_length(environ, limit)
     left = limit + 1 if announced is None else announced
@@ -113,7 +113,7 @@ def pieces(environ: Environ, limit: int) -> Iterator[bytes]:
 
 
 def acceptable_length(environ: Environ, limit: int) -> int | None:
-    """Return the announced length of the body, or None of a chunked one.
+    """Return the announced length of the body, or None if it is chunked.
 
     Aborts as `pieces` does.
     """
@@ -142,7 +142,7 @@ def refuse_as_too_large(limit: int) -> NoReturn:
 
 
 def input_of(environ: Environ) -> IO[bytes]:
-    """Return the stream of the body, which ends where the body does."""
+    """Return the stream of the body, which ends with the body."""
     if environ.get("wsgi.input_terminated"):  # as gunicorn's does: werkzeug has nothing to add
         stream: IO[bytes] = environ["wsgi.input"]
         return stream
@@ -188,7 +188,7 @@ def utf8(body: bytes, subject: str = "The body") -> str:
 
 
 def complaint(text: str, error: str, subject: str) -> str:
-    """Return what msgspec says in `error` about `text` as a sentence for the person who sent it."""
+    """Return the `error` of msgspec about `text` as a sentence for the sender."""
     expected = re.fullmatch(r"Expected `\w+`, got `(\w+)`( - at `\$\.message`)?", error)
     if expected:
         kind, in_message = KINDS[expected[1]], expected[2]

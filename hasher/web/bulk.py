@@ -1,8 +1,8 @@
 """Many messages in one request, a line of JSON for each: all lines are valid, or none is stored.
 
-Memory is bounded by design: by the bytes and the lines of a request, by the few requests that a
-worker has in hand, and since lines become objects a piece at a time. The body is decoded twice,
-once to validate it and once to store it: that is cheap beside keeping an object for each line.
+Memory is bounded: by the bytes and the lines of a request, by the few requests that a worker has
+in hand, and by decoding a piece of a body at a time. A body is decoded twice, once to validate it
+and once to store it, which is cheaper than keeping an object for each line.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ PIECE = 256 * 1024  # bytes of lines decoded at once: other threads wait meanwhi
 class BulkReader:
     """Reads the messages of bulk requests.
 
-    One thread in four may have such a request in hand, and one of these decodes, hashes and stores
-    at a time: two would not be faster, since Python runs one thread, and would make single messages
-    wait twice as long.
+    One thread in four may have such a request in hand. One of them at a time decodes, hashes and
+    stores: two would not be faster, since Python runs one thread at a time, and would make single
+    messages wait twice as long.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,12 +38,12 @@ class BulkReader:
 
     @contextmanager
     def messages(self, environ: Environ) -> Iterator[Iterator[bytes]]:
-        """Give the messages in the lines of the body, as UTF-8, in their order, all of them valid.
+        """Yield the messages in the lines of the body, as UTF-8, in their order, all of them valid.
 
         Aborts as `read_body` does, with 400 and the number of a line that has no message, with 413
         if there are too many lines or a message is too large, and with 503 if too many bulk
-        requests are in hand. Even then the body is read: a client that is still sending it would
-        otherwise see its connection reset, and no answer.
+        requests are in hand. The body is read even then: otherwise a client that is still sending
+        it would see its connection reset, and no answer.
         """
         current().before_wait()
         if not self._slots.acquire(blocking=False):
@@ -65,7 +65,7 @@ class BulkReader:
 
 
 def lines_in(body: bytes) -> int:
-    """Return how many lines there are, empty ones too."""
+    """Return the number of lines, empty ones included."""
     return body.count(NEWLINE) + (not body.endswith(NEWLINE))
 
 
@@ -90,7 +90,7 @@ def pieces(body: bytes) -> Iterator[bytes]:
 
 
 def from_lines(lines: bytes, first: int, limit: int) -> list[bytes]:
-    """Return the messages in `lines`, of which the first has the number `first`. 400 or 413."""
+    """Return the messages in `lines`, whose first has the number `first`. Aborts as `decoded`."""
     try:
         utf8(lines)
         messages = [post.message.encode() for post in POST.decode_lines(lines)]
@@ -104,8 +104,8 @@ def from_lines(lines: bytes, first: int, limit: int) -> list[bytes]:
 def are_one_a_line(messages: Sequence[bytes], lines: bytes) -> bool:
     """Return whether each of `messages` was decoded from a line of its own.
 
-    msgspec takes several objects from a line, and one from several lines. In valid JSON, only the
-    border of two objects has an end and a beginning with a line's end between them.
+    msgspec takes several objects from a line, and one from several lines. In valid JSON, a closing
+    and an opening brace have a line's end between them only at the border of two objects.
     """
     if not lines.startswith(b"{") or len(messages) != lines_in(lines):
         return False
@@ -114,7 +114,7 @@ def are_one_a_line(messages: Sequence[bytes], lines: bytes) -> bool:
 
 
 def one_by_one(lines: bytes, first: int, limit: int) -> list[bytes]:
-    """Do the same, more slowly: pass over empty lines, and name the line that is wrong."""
+    """Do as `from_lines`, more slowly: skip empty lines, and name the line that is wrong."""
     messages = []
     for number, line in enumerate(lines.split(NEWLINE), first):
         if not line.strip():

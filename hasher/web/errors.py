@@ -27,9 +27,9 @@ def register(app: Flask, driver: Driver) -> None:
 
 
 def error_response(status: int, sentence: str) -> Response:
-    """Return an error. No cache keeps it: what is missing now may exist in a second.
+    """Return an error. No cache keeps it, since it may be over in a second.
 
-    Any page may read it if the request was to read a message.
+    Pages of any origin may read it if the request was to read a message.
     """
     fields = [*NO_STORE.items()]
     if status == 503:
@@ -40,7 +40,7 @@ def error_response(status: int, sentence: str) -> Response:
 
 
 def is_message(path: str) -> bool:
-    """Return whether `path` is that of a message, with a digest that can be malformed."""
+    """Return whether `path` is that of a message, whose digest may be malformed."""
     return path.startswith("/messages/")
 
 
@@ -87,7 +87,7 @@ def unreachable(error: Exception) -> Response:
 
 
 def unusable(error: Unusable) -> Response:
-    """Return 503 from a store that answers, but could lose messages."""
+    """Return 503: the store answers, but could lose messages."""
     record = fault("unusable")
     current_app.logger.error("Request %s: the store must not be used: %s.", record.id, error)
     return error_response(503, f"The store must not be used: {error}.")

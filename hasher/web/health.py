@@ -1,4 +1,4 @@
-"""For load balancers and supervisors: whether the process lives, and whether it can serve."""
+"""Health checks for load balancers and supervisors: the process lives, the store can serve."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -28,14 +28,14 @@ class Readiness:
         self._failure: Exception | None = None
 
     def require(self) -> None:
-        """Raise what the store's check raises, or has raised within INTERVAL."""
+        """Raise what the store's check raises now, or raised within the last INTERVAL."""
         with self._lock:
             if monotonic() >= self._next:
                 self._failure = self._ask()
                 self._next = monotonic() + INTERVAL
             failure = self._failure
         if failure:
-            raise failure.with_traceback(None)  # which would grow at every raise
+            raise failure.with_traceback(None)  # a traceback that is kept grows at every raise
 
     def _ask(self) -> Exception | None:
         try:
@@ -47,7 +47,7 @@ class Readiness:
 
 @health.get("/healthz")
 def alive() -> Response:
-    """Answer 200, without asking the store: the process lives."""
+    """Answer 200 without asking the store: the process lives."""
     return json_response({"status": "alive"}, headers=NO_STORE)
 
 

@@ -1,4 +1,4 @@
-"""The layer around the application: a record for each request, and what every answer has."""
+"""The layer around the application: a record for each request, header fields for each answer."""
 
 from collections.abc import Iterable, Sequence
 from time import perf_counter
@@ -18,11 +18,11 @@ BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the envir
 
 
 class Middleware:
-    """A WSGI application, of whose requests `observers` are told.
+    """A WSGI application that tells `observers` of its requests.
 
-    Each answer, an error too, has the id of its request and forbids sniffing. One that comes before
-    the body was read closes the connection (RFC 9112, section 9.6): reading what is left would let
-    a client hold the thread with what was refused already.
+    Each answer, errors included, has the id of its request and forbids sniffing. An answer that
+    comes before the body was read closes the connection (RFC 9112, section 9.6): reading the rest
+    would let a client hold the thread with a request that was refused already.
     """
 
     def __init__(self, application: WSGIApplication, observers: Sequence[Observer]) -> None:
@@ -65,7 +65,7 @@ def record_of(environ: Environ) -> RequestRecord:
 
 
 def note_answer(record: RequestRecord, status: str, headers: Sequence[tuple[str, str]]) -> None:
-    """Keep in `record` what is answered."""
+    """Note the answer's status and length in `record`."""
     record.status = int(status[:3])
     if record.method != "HEAD":
         lengths = (value for name, value in reversed(headers) if name == "Content-Length")

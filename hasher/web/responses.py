@@ -10,13 +10,13 @@ from werkzeug.http import parse_etags
 
 from hasher.telemetry.record import Environ
 
-NEWLINE = b"\n"  # a body ends its line, so that curl leaves the prompt where it belongs
+NEWLINE = b"\n"  # ends every body, so that a terminal shows the prompt on a line of its own
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 NDJSON = "application/x-ndjson"
 PART = 4096 * 32  # bytes of digests whose lines are made at once
-NO_STORE = {"Cache-Control": "no-store"}  # for what may be otherwise in a second
+NO_STORE = {"Cache-Control": "no-store"}  # for answers that may be out of date in a second
 # Any page may read a message and verify it (https://fetch.spec.whatwg.org/#http-cors-protocol).
 ANY_ORIGIN = [
     ("Access-Control-Allow-Origin", "*"),
@@ -30,7 +30,7 @@ Field = tuple[str, str]
 
 
 class WholeResponse(Response):
-    """A response that is complete when it is made: werkzeug has nothing left to work out."""
+    """A response that is complete when it is made: werkzeug adds nothing to it."""
 
     default_mimetype = None
 
@@ -41,7 +41,7 @@ class WholeResponse(Response):
 
 
 class LazyResponse(WholeResponse):
-    """A body, a status and header fields, and the rest of a response when that is asked for."""
+    """A body, a status and header fields; the rest of a response is made when it is asked for."""
 
     def __init__(self, body: bytes, status: int, fields: list[Field]) -> None:
         self.parts = body, STATUS_LINES[status], fields
@@ -93,7 +93,7 @@ def digest_lines(digests: bytes) -> bytes:
 def cacheable(
     body: bytes, content_type: str, etag: str, fields: Sequence[Field] = ()
 ) -> LazyResponse:
-    """Return a message for any cache and any page, for ever; 304 if the client has it.
+    """Return a message that any cache may keep and any page may read; 304 if the client has it.
 
     A message never changes under its digest, so `etag` names one representation of it for good
     (RFC 9110, section 13.1.2).

@@ -1,4 +1,4 @@
-"""A short way through Flask for the requests that most are.
+"""A short way through Flask for most requests.
 
 A request whose method and path match a plain rule goes straight to its view, with Flask's two
 context variables set; every other request, and every exception, goes Flask's own way. Both ways
@@ -112,7 +112,7 @@ class NoSessions(SessionInterface):
 
 
 class LazyRequest(Request):
-    """A request that is an environ until something else of it is asked for."""
+    """A request that has only its environ until another attribute is asked for."""
 
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
@@ -197,7 +197,7 @@ class ShortWay(Flask):
     def _answer(
         self, context: LazyRequestContext, endpoint: str, arguments: dict[str, str]
     ) -> Response:
-        """Call the view; what is more than a response from it is Flask's to finish."""
+        """Call the view; Flask finishes an answer that is more, or other, than a response."""
         try:
             answer: Any = self.view_functions[endpoint](**arguments)
             if isinstance(answer, Response) and not context._after_request_functions:  # noqa: SLF001
@@ -213,7 +213,7 @@ class ShortWay(Flask):
             return self.handle_exception(unhandled)
 
     def dispatch_request(self) -> Any:
-        """Call the view, on Flask's own way, after noting the rule that was matched."""
+        """Note the rule that was matched, and call the view in Flask's own way."""
         if rule := flask.request.url_rule:
             current().route = route_of(rule)
         return super().dispatch_request()
