@@ -214,6 +214,8 @@ class Threads:
         self.connections.unpoll(conn)
         conn.unread = data
         self.postponed.append((monotonic(), conn))
+        if len(self.slow) < self.most_slow:
+            self.resume()  # a thread may have looked for it just before
 
     def resume(self) -> None:
         """Go on with the connection that was postponed first."""

@@ -34,8 +34,8 @@ def run(count: int, store: str) -> Counter[str]:
             with Service(Path(folder) / "log", HASHER_STORE=store) as service:
                 address = ("127.0.0.1", service.port)
                 with (
-                    Load(address, ALIVE, new=True, clients=2) as new,
-                    Load(address, ALIVE, new=False, clients=2) as kept,
+                    Load(address, ALIVE, new=True, clients=4) as new,
+                    Load(address, ALIVE, new=False, clients=4) as kept,
                 ):
                     for _ in range(count):
                         reload(service)
