@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from bench.load import BULK, GET, POST, Load
 from deploy.fleet import configured
 from hasher_tune.processes import free_ports
 from hasher_tune.servers import Failed, Server
-from hasher_tune.stores import STORES
+from hasher_tune.stores import STORES, executable
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
@@ -148,7 +147,7 @@ class Contender:
 
     def missing(self) -> list[str]:
         """What is needed and not there."""
-        programs = [name for name in self.programs if not shutil.which(name)]
+        programs = [name for name in self.programs if not executable(name)]
         return programs + [name for name in self.packages if not find_spec(name)]
 
 
@@ -159,6 +158,7 @@ AIOHTTP, FASTAPI, TWO_WORKERS = "aiohttp", "FastAPI, uvicorn", "hasher, sqlite, 
 GTHREAD, LEADER = "a constant, gthread", "a constant, leader_worker"
 NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STORES, ())
 NEEDS |= {"redis": ("redis-server",), "cluster": ("redis-server", "redis-cli")}
+NEEDS |= {"postgresql": ("initdb", "postgres")}
 EVERY = (GET, POST, load.BROWSER_GET, load.BROWSER_POST, load.LARGE_GET, load.LARGE_POST)
 
 

@@ -13,6 +13,7 @@ from statistics import NormalDist, fmean
 from typing import Generic, Self, TypeVar
 
 ERROR = 0.05  # the chance that any of all intervals of a race, at any look, misses the truth
+DOUBT = 0.05  # the chance that a candidate counts as good though it is not
 NEAR = 0.03  # a difference that does not matter
 FIRST_LOOK = 3  # blocks
 NEXT_LOOK = 1.2  # times as many
@@ -153,10 +154,18 @@ class Race(Generic[C]):
 
     @property
     def is_decided(self) -> bool:
-        """Whether all left are as good as the best, but for a difference that does not matter."""
+        """Whether all left are as good as the best, but for a difference that does not matter.
+
+        Each is tested with the chance DOUBT of an error, without allowance for the number of looks:
+        an error here costs little more than NEAR, where one in dropping a candidate may cost much.
+        """
         best = self.best
-        others = [self.against(one, best) for one in self.left if one != best]
-        return all(found.low > 1 - NEAR for found in others)
+        pairs = [self._differences(one, best) for one in self.left if one != best]
+        return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
+
+    def _low(self, logs: list[float]) -> float:
+        """Where a ratio begins, with the chance DOUBT that it is less."""
+        return Sample.of(logs).interval(2 * DOUBT, self._common_variance, BORROWED).low
 
     @property
     def choice(self) -> C:

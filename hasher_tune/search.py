@@ -367,8 +367,8 @@ class Search:
 
     def answered(self, gain: Interval, choice: Setting) -> Setting:
         """What to set: the choice, or the defaults if they may still be as good."""
-        is_open = not self.race.is_decided and self.default in self.race.left
-        return self.default if gain.high < 1 or (is_open and gain.low <= 1) else choice
+        is_uncertain = not self.race.is_decided and gain.low <= 1
+        return self.default if is_uncertain or gain.high < 1 else choice
 
     def measured_anew(self, choice: Setting, end: float) -> dict[Setting, list[float]]:
         """Fresh measurements of the choice and of the defaults, side by side."""

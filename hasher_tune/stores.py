@@ -110,13 +110,17 @@ def running(server: Process, port: int) -> Iterator[None]:
         server.kill()
 
 
-def installed(name: str) -> str:
-    """The path of a program; PostgreSQL's own are not on the PATH of Debian."""
+def executable(name: str) -> str | None:
+    """The path of a program, or None; PostgreSQL's own are not on the PATH of Debian."""
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))[-1:]
-    path = shutil.which(name) or next(map(str, newest), None)
-    if path is None:
-        raise Failed(f"{name} is not installed")
-    return path
+    return shutil.which(name) or next(map(str, newest), None)
+
+
+def installed(name: str) -> str:
+    """The path of a program; Failed if there is none."""
+    if path := executable(name):
+        return path
+    raise Failed(f"{name} is not installed")
 
 
 def is_whole(port: int) -> bool:
