@@ -13,12 +13,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from hasher_tune.processes import NotInTimeError, Process, listens, until
 
 ROOT = Path(__file__).parents[1]
 GRACE = 15  # seconds that a program has to stop
 START = 15  # seconds that a program has to listen
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last if the terminal is closed
 RESTART = 1  # seconds between two looks at what has ended
 
 
@@ -119,14 +121,20 @@ def watch(fleet: Sequence[Program]) -> None:
         time.sleep(RESTART)
 
 
+def on_end(act: Any) -> None:
+    """Have the signals that end the fleet handled so."""
+    for number in ENDS:
+        signal.signal(number, act)
+
+
 def main() -> None:
-    """Run the fleet until Ctrl-C or SIGTERM."""
+    """Run the fleet until Ctrl-C, SIGTERM, or the end of its terminal."""
     port = int(os.environ.get("PORT") or 8000)
     require_free(range(port, port + 5))
     folder = Path(sys.argv[1] if sys.argv[1:] else ROOT / ".fleet").absolute()
     folder.mkdir(exist_ok=True)
     fleet = programs(folder, port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_end(signal.default_int_handler)
     started: list[Program] = []
     try:
         for program in fleet:
@@ -137,9 +145,10 @@ def main() -> None:
         print(f"hasher is at http://127.0.0.1:{port}; Ctrl-C stops everything.", flush=True)
         watch(fleet)
     except KeyboardInterrupt:
+        on_end(signal.SIG_IGN)
         print("Stopping.", flush=True)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        on_end(signal.SIG_IGN)
         for program in reversed(started):
             program.terminate(GRACE)
 

@@ -69,9 +69,13 @@ def test_one_command_serves_the_transcript_through_the_front(fleet: MadeFleet) -
     until(lambda: f"http://127.0.0.1:{fleet.port}" in fleet.log)
 
 
-def test_ctrl_c_stops_every_program(fleet: MadeFleet) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_program_stops_however_impatient_one_is(fleet: MadeFleet, number: int) -> None:
+    """On Ctrl-C, a kill, and the end of the terminal; once more on the way does no harm."""
     started = fleet.programs().values()
-    fleet.process.send_signal(signal.SIGINT)
+    fleet.process.send_signal(number)
+    until(lambda: "Stopping." in fleet.log)
+    fleet.process.send_signal(number)
     assert fleet.process.wait(60) == 0
     assert not any(is_running(pid) for pid in started)
     assert not any(in_use(port) for port in range(fleet.port, fleet.port + 5))
