@@ -19,10 +19,11 @@ from leader_worker.poller import poller
 from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
 
-CROWD = 512  # connections accepted at most before a stop
+CROWD = 2048  # connections accepted at most before a stop: gunicorn's backlog
 GROWTH = 4  # in each round a quarter of the connections that there are is added
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
+PART = 64  # bytes that Python needs for a part of a request, beside the part itself
 PAUSE = 0.05  # seconds until that is tried again for which there was no room
 YIELD = 0.002  # seconds that another worker, which has fewer, has to take a connection
 UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
@@ -204,7 +205,8 @@ class Connections:
         return conn
 
     def hold(self, conn: Connection, size: int) -> bool:
-        """Count `size` more bytes of an unfinished request; return whether there is room."""
+        """Count a part of an unfinished request; return whether there is room for it."""
+        size += PART
         if self._unfinished + size > UNFINISHED:
             return False
         self._unfinished += size

@@ -28,6 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9-]+")
 RARE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER", "HTTP2-SETTINGS"})
 FIRST_LINE = re.compile(rb"(?:\r\n)?[A-Z]{3,20} [\x21-\x7e]+ HTTP/1\.[01]\r\n")
 LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,20})")
+CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 # With any of these changed, gunicorn's parser would take or refuse other requests than the lane.
 DEFAULTS = (
     "casefold_http_method",
@@ -175,8 +176,18 @@ def is_whole(data: bytes, end: int) -> bool:
     if end < 0 or b"\nexpect:" in head:
         return False
     if b"\ntransfer-encoding:" in head:
-        return data.endswith(b"\r\n0\r\n\r\n")
+        return has_last_chunk(data, end + 4)
     return all(len(data) - end - 4 >= int(length) for length in LENGTH.findall(head))
+
+
+def has_last_chunk(data: bytes, start: int) -> bool:
+    """Return whether the chunked body that begins at `start` is there to its last byte."""
+    while chunk := CHUNK.match(data, start):
+        size = int(chunk[1], 16)
+        if not size:
+            return data.find(b"\r\n\r\n", chunk.end() - 2) >= 0
+        start = chunk.end() + size + 2
+    return False
 
 
 def base_environ(cfg: Config, listener: Any) -> Environ:

@@ -173,10 +173,13 @@ class Threads:
         """Let the rest of a request come, of which `size` more bytes have come, by no thread."""
         if not self.connections.hold(conn, size):
             self.leave_to_gunicorn(conn, conn.joined())
-        elif conn.sock.pending():
+            return
+        if conn.sock.pending():
             self.take_turns(conn)  # since no poller tells of what is left of a TLS record
         else:
             self.connections.keep(conn, STALL)
+        if self.postponed:  # this may have been one of them, which needs no place
+            self.use_free_places()
 
     def answer(self, conn: Connection, request: Request, data: bytes) -> None:
         """Answer a request that the lane has read, which starts `data`."""
@@ -222,6 +225,14 @@ class Threads:
         with suppress(IndexError):
             _, conn = self.postponed.popleft()
             self.take_turns(conn)
+
+    def use_free_places(self) -> None:
+        """Go on with connections that were postponed, one for each thread that may wait for one.
+
+        A place may have become free while a connection was being postponed.
+        """
+        for _ in range(self.most_slow - len(self.slow)):
+            self.resume()
 
     def are_starved(self) -> bool:
         """Return whether somebody has waited for a thread for too long."""

@@ -97,6 +97,12 @@ def test_who_waits_for_a_thread_is_answered(server: Server) -> None:
     until(server.is_well)
 
 
+def test_a_chunk_that_ends_as_a_body_does_holds_no_more_threads(server: Server) -> None:
+    with clients(server, MANY, CHUNKS + b"ff\r\nx\r\n0\r\n\r\n"):
+        for _ in range(20):
+            assert server.is_well()
+
+
 def test_slow_readers_hold_no_thread_for_ever(server: Server) -> None:
     with clients(server, 6, request("/large?30000000")) as slow:
 
@@ -226,6 +232,34 @@ def test_too_many_who_wait_for_a_thread_are_refused(tmp_path: Path) -> None:
         answer = slow[-1].receive()
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         assert server.is_well()
+
+
+def test_a_place_that_is_not_needed_goes_to_the_next(tmp_path: Path) -> None:
+    """Those who wait for a thread since there was no room need none when there is room again."""
+    large = HEAD + b"Content-Length: 1048576\r\n\r\n" + b"x" * 1_040_000
+    small = HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_999
+    with (
+        Server(tmp_path, "--threads", "2") as server,
+        clients(server, 1, CHUNKS) as slow,
+        ExitStack() as stack,
+    ):
+        with clients(server, 16, large):
+            await_turns(server)
+            postponed = stack.enter_context(clients(server, 10, small))
+            await_turns(server)
+        slow[0].send(b"0\r\n\r\n")
+        assert slow[0].content() == b""
+        for client in postponed:
+            client.send(b"y")
+        assert [client.content()[-1:] for client in postponed] == [b"y"] * 10
+
+
+def await_turns(server: Server) -> None:
+    """Wait until each of the other connections has had many turns."""
+    with server.connect() as client:
+        for _ in range(200):
+            client.send(HELLO)
+            assert client.content() == b"hello"
 
 
 def test_those_who_wait_for_a_thread_cost_nothing(tmp_path: Path) -> None:

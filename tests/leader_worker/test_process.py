@@ -83,12 +83,12 @@ def test_those_who_have_connected_before_a_stop_are_answered(tmp_path: Path) -> 
         assert server.is_well()
         busy.send(b"GET /wait?1 HTTP/1.1\r\nHost: a\r\n\r\n")
         time.sleep(0.2)  # by then the only thread waits in the application
-        queued = [server.connect() for _ in range(20)]
+        queued = [server.connect() for _ in range(700)]
         for client in queued:
             client.send(HELLO)
         server.signal(signal.SIGTERM)
         assert busy.content() == b"waited"
-        assert [client.content() for client in queued] == [b"hello"] * 20
+        assert [client.content() for client in queued] == [b"hello"] * 700
         for client in queued:
             client.close()
         assert server.process.wait(10) == 0
