@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,10 +16,13 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Do what the command line says."""
     options = parsed()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the servers end with it
     try:
         options.run(options)
     except Failed as failure:
         sys.exit(f"bench: {failure}.")
+    except KeyboardInterrupt:
+        sys.exit("bench: stopped.")
 
 
 def require(**programs: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,10 +17,13 @@ from hasher_tune.traffic import MIXES
 def run(arguments: Sequence[str]) -> None:
     """Search as the command line says, and print the answer."""
     options = parsed(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services end with it
     try:
         tune(options)
     except (Failed, OSError) as failure:
         sys.exit(f"hasher tune: {failure}.")
+    except KeyboardInterrupt:
+        sys.exit("hasher tune: stopped.")
 
 
 def tune(options: argparse.Namespace) -> None:

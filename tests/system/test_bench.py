@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,12 +18,14 @@ from bench.contenders import CONTENDERS, HASHER, Contender, hasher
 from bench.load import run, single
 from bench.seeds import check, sow, write_digests
 from hasher_tune.clients import Client, Clients, Plan, Step
+from hasher_tune.processes import PATIENCE, Process, until
 from hasher_tune.race import Race
 from hasher_tune.search import Field, Question, Setting
 from hasher_tune.servers import Failed, Server
 from hasher_tune.traffic import MIXES
 from tests.support.documents import ROOT
 from tests.support.servers import program, skip
+from tests.support.service import is_running
 
 HALF = single("half", reads=50)
 
@@ -83,6 +86,27 @@ def test_tune_answers_and_writes_what_it_found(tmp_path: Path) -> None:
     written = sorted(file.name for file in tmp_path.iterdir())
     assert written == ["tune-memory.json", "tune-memory.svg"]
     assert ended.stdout.startswith("WEB_CONCURRENCY=1\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_search_that_is_stopped_ends_its_services(number: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hasher", "tune", "--store", "memory", "--minutes", "5"]
+    log = tmp_path / "log"
+    search = Process(command, log, ROOT)
+    search.start()
+    until(lambda: "block 1" in log.read_text())
+    services = children(search.process.pid)
+    search.process.send_signal(number)
+    assert search.process.wait(PATIENCE) == 1
+    assert log.read_text().endswith("hasher tune: stopped.\n")
+    assert len(services) >= 3  # two candidates, and the clients
+    until(lambda: not any(map(is_running, services)))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of a process has started, and that live."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 SLEEPING = """
