@@ -1,9 +1,10 @@
-"""The connections of a worker: which are idle, and which have something to say.
+"""The connections of a worker: which are idle, and which can be read.
 
-A connection is idle, or in the hands of one thread: of the one that has removed it from `idle`.
-Only the leader polls, accepts, cuts those that are idle for too long, and closes the listeners; any
-thread may end a connection that it has, or make it idle. A connection that the leader has stays in
-the poller, since nobody polls while the leader is busy; it leaves the poller with the lead.
+A connection is idle, or belongs to the thread that has removed it from `idle`. Only the leader
+polls, accepts, closes connections that are idle for too long, and closes the listeners. Any thread
+may end a connection that belongs to it, or make it idle. The leader's connection stays in the
+poller, since no thread polls while the leader is busy; it leaves the poller when the lead is handed
+over.
 """
 
 import errno
@@ -20,19 +21,19 @@ from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
 
 CROWD = 2048  # connections accepted at most before a stop: gunicorn's backlog
-GROWTH = 4  # in each round a quarter of the connections that there are is added
+GROWTH = 4  # a round of accepting adds a quarter of the present connections
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
 PART = 64  # bytes that Python needs for a part of a request, beside the part itself
-PAUSE = 0.05  # seconds until that is tried again for which there was no room
-YIELD = 0.002  # seconds that another worker, which has fewer, has to take a connection
+PAUSE = 0.05  # seconds until accepting is tried again after it has failed
+YIELD = 0.002  # seconds that a worker with fewer connections has to take the next one
 UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
 
 OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Connection:
-    """A client's. Its attributes belong to the thread that has it."""
+    """A client's connection. Only the thread that it belongs to may use its attributes."""
 
     __slots__ = (
         "client",
@@ -59,36 +60,36 @@ class Connection:
         self.sock, self.client, self.server = sock, client, server
         self.number = sock.fileno()
         self.environ = environ
-        """What is the same in every request of it."""
+        """The part of the environ that all its requests have in common."""
         self.greeted = isinstance(sock, LeadersSocket)
         """Whether a TLS handshake is done, or not needed."""
         self.unread = b""
-        """What was received with the request before, and was not looked at."""
+        """What was received after the previous request, and was not looked at."""
         self.parts: list[bytes] = []
         """What was received of an unfinished request."""
         self.request: Request | None = None
-        """The unfinished request, if its head is whole, of whose body `missing` bytes miss."""
+        """The unfinished request, if its head is whole; `missing` bytes of its body are missing."""
         self.missing = 0
         self.response: Any = None
-        """The answer to the request before, or to the one in hand."""
+        """The answer to the current request."""
         self.held = 0
-        """How many bytes count as unfinished."""
+        """How many bytes it has of the worker's unfinished ones."""
         self.count = 0
         """How many requests gunicorn's parser has read."""
         self.deadline = 0.0
         self.polled = False
         self.discards = False
-        """Whether it has had its last answer, and what it still sends is not read."""
+        """Whether its last answer is sent, and what it still sends is discarded."""
 
     def joined(self) -> bytes:
-        """Return what was received of an unfinished request, which starts anew."""
+        """Return what was received of an unfinished request, and forget it."""
         data = b"".join(self.parts)
         self.parts, self.request = [], None
         return data
 
 
 class Connections:
-    """All of a worker's, `most` of them at a time, from `listeners`."""
+    """The connections of a worker, at most `most` at a time, from `listeners`."""
 
     def __init__(self, listeners: Sequence[Any], most: int, share: Share, log: Any) -> None:
         self.listeners, self.most, self.log = list(listeners), most, log
@@ -97,7 +98,7 @@ class Connections:
         self.all: set[Connection] = set()
         self.idle: OrderedDict[Connection, None] = OrderedDict()
         self.closed = False
-        """Whether the listeners are, so that no connection is added any more."""
+        """Whether the listeners are closed, so that no connection is added any more."""
         self._current: Connection | None = None
         self._stopping = False
         self._fresh: deque[Connection] = deque()
@@ -117,9 +118,9 @@ class Connections:
         welcome: Callable[[Any], Callable[[Any, Any], Connection]],
         note_stall: Callable[[], None],
     ) -> None:
-        """Begin: `welcome` says for each listener what makes a connection of a client's socket.
+        """Begin. `welcome(listener)` returns what makes a Connection of an accepted socket.
 
-        `note_stall` is told of each client that stalled in the head of a request.
+        `note_stall` is called for each client that stalled in the head of a request.
         """
         self._note_stall = note_stall
         self._connect = {listener: welcome(listener) for listener in self.listeners}
@@ -130,10 +131,10 @@ class Connections:
         self._poller.add(self._alarm)
         self._share.note(0)
 
-    # What any thread may do.
+    # For any thread.
 
     def ring(self) -> None:
-        """Have the leader look around, if it waits."""
+        """Wake the leader up if it waits."""
         with suppress(BlockingIOError):
             os.write(self._bell, b"!")
 
@@ -143,7 +144,7 @@ class Connections:
         self.ring()
 
     def keep(self, conn: Connection, seconds: float) -> None:
-        """Let a connection that this thread has be idle for so long."""
+        """Let this thread's connection be idle, for `seconds` at most."""
         if self._stopping:
             seconds = min(seconds, FAREWELL)
         conn.deadline = monotonic() + seconds
@@ -153,14 +154,20 @@ class Connections:
         self.idle[conn] = None  # from here on, another thread may have it
 
     def again(self, conn: Connection) -> None:
-        """Give a connection of which more was received already its turn after those of others.
+        """Queue a connection of which more was received already, behind the others.
 
-        A leader that waits learns of it when it is rung.
+        Call `ring` afterwards unless this thread leads.
         """
         self._again.append(conn)
 
+    def release(self, conn: Connection) -> None:
+        """Count no bytes of this connection as unfinished any more."""
+        if conn.held:
+            self._unfinished -= conn.held
+            conn.held = 0
+
     def end(self, conn: Connection) -> None:
-        """Close a connection that this thread has."""
+        """Close this thread's connection."""
         self.unpoll(conn)
         self.release(conn)
         if self._numbers.get(conn.number) is conn:
@@ -172,13 +179,13 @@ class Connections:
             self._share.note(len(self.all))
 
     def unpoll(self, conn: Connection) -> None:
-        """Take a connection that this thread has out of the poller."""
+        """Take this thread's connection out of the poller."""
         if conn.polled:
             conn.polled = False
-            with suppress(OSError, ValueError):  # which an application has closed by itself
+            with suppress(OSError, ValueError):  # raised if the application has closed it
                 self._poller.remove(conn.sock.fileno())
 
-    # What only the leader does.
+    # For the leader only.
 
     def leave_poller(self) -> None:
         """Take the leader's own connection out of the poller, since another will poll."""
@@ -186,9 +193,9 @@ class Connections:
             self.unpoll(self._current)
 
     def next_ready(self) -> Connection:
-        """Return the next connection that may have something to say, as soon as there is one.
+        """Return the next connection that may be readable, as soon as there is one.
 
-        The first request of a new one comes before those of others.
+        New connections come first.
         """
         while True:
             if self._fresh:
@@ -205,7 +212,7 @@ class Connections:
         return conn
 
     def hold(self, conn: Connection, size: int) -> bool:
-        """Count a part of an unfinished request; return whether there is room for it."""
+        """Count a part of an unfinished request; return False if there is no room for it."""
         size += PART
         if self._unfinished + size > UNFINISHED:
             return False
@@ -213,14 +220,8 @@ class Connections:
         conn.held += size
         return True
 
-    def release(self, conn: Connection) -> None:
-        """Count nothing of it as unfinished any more."""
-        if conn.held:
-            self._unfinished -= conn.held
-            conn.held = 0
-
     def _poll(self) -> None:
-        """Find who is ready. They are claimed before others are accepted, who may need room."""
+        """Find connections that are ready, and claim them before making room for new ones."""
         now = monotonic()
         if self._stopping and not self.closed:
             self._close_listeners(now)
@@ -247,9 +248,9 @@ class Connections:
             self._let_in()
 
     def _let_in(self) -> None:
-        """Accept some connections in this round, unless it is another worker's turn to do so.
+        """Accept some connections in this round, unless it is another worker's turn.
 
-        The more there are already, the more are added: a crowd would have to wait otherwise.
+        The more there are already, the more are added: otherwise a crowd would have to wait.
         """
         self._yields = not self._yields and self._share.is_large()
         if self._yields:
@@ -258,7 +259,7 @@ class Connections:
             self._crowd = max(1, len(self.all) // GROWTH)
 
     def _claim(self, conn: Connection) -> bool:
-        """Have a connection that is idle; return False if another thread has it."""
+        """Take a connection that is idle; return False if it belongs to another thread."""
         try:
             del self.idle[conn]
         except KeyError:
@@ -266,12 +267,12 @@ class Connections:
         return True
 
     def _look(self, now: float) -> None:
-        """Cut who has been idle for too long: everybody of whom something had come is claimed."""
+        """Cut connections that were idle for too long; those that are ready are claimed by now."""
         self._next_look = now + LOOK
         for conn in list(self.idle):
             if conn.deadline <= now and self._claim(conn):
                 if conn.request is not None:
-                    conn.sock.stalled = True  # whoever reads the body is told
+                    conn.sock.stalled = True  # so that reading its body raises Stalled
                     self._ready.append(conn)
                 else:
                     self._cut(conn)
@@ -287,7 +288,7 @@ class Connections:
         self._listens = True
 
     def _pause(self, seconds: float) -> None:
-        """Accept nobody for so long."""
+        """Accept no connection for `seconds`."""
         self._crowd = 0
         if self._listens:
             self._listens = False
@@ -318,7 +319,7 @@ class Connections:
                 if not self._make_room():
                     self._pause(PAUSE)
                 return False
-            return True  # the client has gone meanwhile, say
+            return True  # the client has gone, for example
         try:
             conn = self._connect[listener](accepted, client)
         except OSError:
@@ -340,7 +341,7 @@ class Connections:
         return True
 
     def _close_listeners(self, now: float) -> None:
-        """Take the last connections, and no more. A stop would reset those that are queued.
+        """Accept the queued connections, which closing would reset, and close the listeners.
 
         Idle connections stay for a moment: a request that is on its way is answered.
         """

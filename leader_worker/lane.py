@@ -1,8 +1,8 @@
-"""The fast lane: a strict reader of requests that are whole and about which nobody could differ.
+"""The fast lane: a strict reader of whole requests that have only one reading.
 
-It takes what nearly every client sends, in the plainest spelling of HTTP/1.1 (RFC 9112), and reads
-it as gunicorn's parser does, to the same environ. It refuses nothing. Whatever is malformed or
-merely rare it leaves, byte for byte, to gunicorn's parser, which decides what is refused and how.
+It takes what nearly every client sends, in the plainest spelling of HTTP/1.1 (RFC 9112), and makes
+the same environ of it as gunicorn's parser. It refuses nothing: malformed or rare requests go, byte
+for byte, to gunicorn's parser, which decides what is refused and how.
 """
 
 import io
@@ -24,12 +24,12 @@ LARGEST_BODY = 1024 * 1024  # bytes of a body that is waited for without a threa
 NAMES = 1000  # field names that are remembered
 
 NAME = re.compile(r"[A-Za-z0-9-]+")
-# A field that changes how a message is framed, or what answers it.
+# Fields that change how a message is framed, or what answers it.
 RARE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER", "HTTP2-SETTINGS"})
 FIRST_LINE = re.compile(rb"(?:\r\n)?[A-Z]{3,20} [\x21-\x7e]+ HTTP/1\.[01]\r\n")
 LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,20})")
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
-# With any of these changed, gunicorn's parser would take or refuse other requests than the lane.
+# If any of these is changed, gunicorn's parser takes or refuses other requests than the lane.
 DEFAULTS = (
     "casefold_http_method",
     "http2_cleartext",
@@ -59,7 +59,7 @@ class Request:
         self.start, self.end, self.closes = start, end, closes
 
     def take_environ(self) -> Environ:
-        """Return its environ, and have it no more: its answer, which has the request, is in it."""
+        """Return its environ and let go of it, since the environ refers to the request's answer."""
         environ, self.environ = self.environ, {}
         return environ
 
@@ -69,7 +69,7 @@ class Request:
 
 
 class Lane:
-    """The reader of a worker with settings `cfg`. It is `closed` if they are not gunicorn's."""
+    """The reader for a worker with settings `cfg`. It is `closed` if they are not the defaults."""
 
     def __init__(self, cfg: Config) -> None:
         settings = cfg.settings
@@ -87,7 +87,7 @@ class Lane:
         if end > HEAD:
             return None
         lines = data[:end].decode("latin-1").split("\r\n")
-        # Neither controls nor bytes above 127 that could be taken for such are printable.
+        # Not printable: controls, and bytes above 127 that could be taken for controls.
         if len(lines) > LINES or not "".join(lines).isprintable():
             return None
         try:
@@ -121,7 +121,7 @@ class Lane:
         return self._framed(environ, method, end + 4)
 
     def _framed(self, environ: Environ, method: str, start: int) -> Request | None:
-        """Return the request, if how long it is and whether it is the last are beyond doubt."""
+        """Return the request if it is certain how long it is, and whether it is the last."""
         get = environ.get
         host, connection, length = get("HTTP_HOST"), get("HTTP_CONNECTION"), get("CONTENT_LENGTH")
         if host is None:
@@ -156,9 +156,9 @@ class Lane:
 
 
 def can_wait(data: bytes) -> bool:
-    """Return whether `data` may become a request. If not, gunicorn's parser need not wait either.
+    """Return whether `data`, which has no whole head, may become a request for the lane.
 
-    `data` has no whole head.
+    If it may not, gunicorn's parser can read it at once.
     """
     if len(data) > LONGEST_HEAD or data.count(b"\n") != data.count(b"\r\n"):
         return False
@@ -168,9 +168,9 @@ def can_wait(data: bytes) -> bool:
 
 
 def is_whole(data: bytes, end: int) -> bool:
-    """Return whether the request that starts `data` seems to be there to its last byte.
+    """Return whether the request that starts `data` seems to be whole.
 
-    Its head ends at `end`. Nothing but who waits for whom depends on this.
+    Its head ends at `end`. A wrong answer only changes which thread waits.
     """
     head = data[:end].lower()
     if end < 0 or b"\nexpect:" in head:
@@ -191,9 +191,9 @@ def has_last_chunk(data: bytes, start: int) -> bool:
 
 
 def base_environ(cfg: Config, listener: Any) -> Environ:
-    """Return what the environ of every request that `listener` accepts has.
+    """Return the part of the environ that all requests from `listener` have in common.
 
-    The keys of single requests stand in it too: a copy of it then need not grow.
+    It has the keys of single requests too, so that a copy of it need not grow.
     """
     environ: Environ = {
         "wsgi.errors": Errors(cfg),
@@ -222,7 +222,7 @@ def base_environ(cfg: Config, listener: Any) -> Environ:
 
 
 def client_environ(environ: Environ, sock: Any, client: Any) -> Environ:
-    """Return `environ` with what every request of one client has."""
+    """Return `environ` with what all requests of one client have in common."""
     environ = {**environ, "gunicorn.socket": sock}
     if isinstance(client, tuple):
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
@@ -248,7 +248,7 @@ def server_in(host: str, environ: Environ) -> tuple[str, str]:
 
 
 class Errors(io.RawIOBase):
-    """Where an application writes errors to: the streams of gunicorn's log, as they are then."""
+    """`wsgi.errors`: writes to the streams that gunicorn's log has at the time."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Who takes the next request: one thread at a time, until it has to wait (leader and followers).
+"""The lead: one thread at a time takes requests, until it has to wait (leader and followers).
 
 Python runs one thread at a time. Threads that each wait for requests of their own wake each other
-up for every request, and then wait for the interpreter: on one core that costs a third of it. So
-one thread leads: it takes a request, answers it, and takes the next. Before it waits for a client,
-a disk or another machine, it hands the lead over, and others go on meanwhile
+up for every request, and then wait for the interpreter, which costs a third of a core. So one
+thread leads: it takes a request, answers it, and takes the next. Before it waits for a client, a
+disk or another machine, it hands the lead over, and another thread goes on
 (Schmidt et al., Leader/Followers, 2000: https://www.dre.vanderbilt.edu/~schmidt/PDF/lf.pdf).
 """
 
@@ -15,7 +15,7 @@ from time import monotonic
 class Lead:
     """The right to take requests, which one thread has at a time.
 
-    `before_hand_over` is what the leader does last.
+    The leader calls `before_hand_over` just before it hands over.
     """
 
     def __init__(self, before_hand_over: Callable[[], None]) -> None:
@@ -43,6 +43,6 @@ class Lead:
         return self._leader == get_ident()
 
     def free_for(self) -> float:
-        """Return for how many seconds nobody has led, which is 0 if somebody does."""
+        """Return for how many seconds no thread has led: 0 if one leads."""
         since = self._free_since
         return 0.0 if self._leader is not None else monotonic() - since

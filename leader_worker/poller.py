@@ -1,11 +1,11 @@
-"""Which of many file descriptors can be read."""
+"""Pollers, which tell which of many file descriptors can be read."""
 
 import select
 import selectors
 
 
 class Epoll:
-    """Linux's. One thread waits at a time; any may add and remove meanwhile."""
+    """The poller for Linux. One thread at a time waits; any thread may add and remove meanwhile."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -24,7 +24,7 @@ class Epoll:
 
 
 class Selector:
-    """The same on other platforms, where Python chooses the mechanism."""
+    """The poller for other platforms, with the mechanism that Python chooses."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -43,5 +43,5 @@ class Selector:
 
 
 def poller() -> Epoll | Selector:
-    """Return a new one, the fastest that this platform has."""
+    """Return the fastest poller that this platform has."""
     return Epoll() if hasattr(select, "epoll") else Selector()

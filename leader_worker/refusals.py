@@ -1,4 +1,4 @@
-"""What is answered to what is not HTTP, and to what the application failed to answer."""
+"""Refusals: answers to what is not HTTP, and to requests that the application failed to answer."""
 
 import ssl
 from typing import NamedTuple
@@ -41,7 +41,7 @@ REFUSALS: dict[type[BaseException], Refusal] = {
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return the answer to what gunicorn's parser or the application has raised."""
+    """Return the answer to an exception of gunicorn's parser or of the application."""
     for kind, refusal in REFUSALS.items():
         if isinstance(error, kind):
             return refusal

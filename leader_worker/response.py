@@ -1,4 +1,4 @@
-"""How an answer goes out: its head with the first of its body, in one packet if that fits."""
+"""Responses, whose head goes out with the first part of the body, in one packet if it fits."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -26,8 +26,8 @@ VALID_STATUS = re.compile("[1-5][0-9][0-9] [ -~]+").fullmatch
 class Response:
     """The answer to one request, which the application starts with `start_response` (PEP 3333).
 
-    gunicorn sends the head by itself. Of a worker that is killed between the two, nginx would have
-    a head, and could not ask another instance any more.
+    gunicorn sends the head on its own. If a worker is killed between the two, nginx has a head, and
+    cannot ask another instance any more.
     """
 
     def __init__(self, req: Any, sock: Any, _cfg: Any = None) -> None:
@@ -35,7 +35,7 @@ class Response:
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.sent = 0
-        """Bytes of the body that were sent, as far as the access log is concerned."""
+        """Bytes of the body that were sent, for the access log."""
         self.headers_sent = False
         self.closes = False
         """Whether the connection ends with this answer."""
@@ -64,14 +64,14 @@ class Response:
         self.headers = list(headers)
         self._fields = [status]
         self._add_fields()
-        # Neither controls nor characters that HTTP has no bytes for are printable.
+        # Not printable: controls, and characters that HTTP has no bytes for.
         if not ("".join(self._fields).isprintable() and VALID_STATUS(status)):
             self._require_valid(status)
         self.status = status
         return self.write
 
     def _add_fields(self) -> None:
-        """Sort the application's fields: some say how long the body is, some are the server's."""
+        """Add the application's fields, and take from them the length and whether to close."""
         add = self._fields.append
         for name, value in self.headers:
             kind = KINDS.get(name) or kind_of(name)
@@ -92,7 +92,7 @@ class Response:
                 raise InvalidResponseHeader(repr(name))
 
     def send(self, body: Iterable[bytes]) -> None:
-        """Send what the application has returned, and let it close that."""
+        """Send the iterable that the application has returned, and close it."""
         try:
             if self._length is None and isinstance(body, (list, tuple)):
                 self._announce(sum(map(len, body)))
@@ -126,17 +126,17 @@ class Response:
         self.sock.sendall(data)
 
     def _end(self) -> None:
-        """Send what is left, and find out whether all that was announced was sent."""
+        """Send what is left, and close the connection if less than announced was sent."""
         if not (self._head or self.headers_sent):
             self._make_head()
         last = b"0\r\n\r\n" if self._chunked else b""
         if last or self._head:
             self._emit(last)
         if self._length is not None and not self._bodiless and self.sent < self._length:
-            self.closes = True  # or the next answer would be taken for what is missing
+            self.closes = True  # otherwise the next answer would be taken for the missing bytes
 
     def _announce(self, length: int) -> None:
-        """Add how long the body is, which the application has left out."""
+        """Add a Content-Length, which the application has left out."""
         if self.status and not self.headers_sent and not self._is_bodiless():
             self._length = length
             self._fields.append(f"Content-Length: {length}")
@@ -152,7 +152,7 @@ class Response:
         )
 
     def _make_head(self) -> None:
-        """Make the head, which waits for the first of the body."""
+        """Make the head, which is sent with the first part of the body."""
         self._bodiless = self._is_bodiless()
         if self._bodiless:
             self._drop_length()
@@ -173,7 +173,7 @@ class Response:
             self._reject(error)
 
     def _drop_length(self) -> None:
-        """Leave out what 204 and 1xx must not have (RFC 9110, section 8.6)."""
+        """Drop the Content-Length, which 204 and 1xx must not have (RFC 9110, section 8.6)."""
         if self.status is not None and self.status.startswith(("1", "204")):
             self._fields = [
                 field for field in self._fields if not field.lower().startswith("content-length:")
@@ -197,7 +197,7 @@ def kind_of(name: str) -> int:
     if lower == "connection":
         kind = CONNECTION
     elif is_hoppish(name):
-        kind = DROPPED  # they belong to the server
+        kind = DROPPED  # hop-by-hop fields belong to the server
     else:
         kind = LENGTH if lower == "content-length" else PLAIN
     if len(KINDS) < NAMES:

@@ -1,6 +1,6 @@
-"""How many connections each worker of a master has, in memory that they share.
+"""How many connections each worker of a master has, in memory that the workers share.
 
-Whoever is awake takes a connection first, and a worker that others have not let sleep takes all of
+A worker that is awake takes a connection before one that sleeps, so a busy worker would take all of
 a crowd. A worker that has more than its share waits for a moment, so that another may be first.
 """
 
@@ -17,7 +17,7 @@ for place in range(WORKERS):
 
 
 class Share:
-    """One worker's. It is made in the master, and forgotten there with `worker`."""
+    """The share of one worker. It is made in the master, and ends there with `worker`."""
 
     def __init__(self, worker: Any) -> None:
         self._place = worker.age % WORKERS
@@ -25,15 +25,15 @@ class Share:
         weakref.finalize(worker, counts.__setitem__, self._place, ABSENT).atexit = False
 
     def note(self, count: int) -> None:
-        """Say that this worker has so many connections."""
+        """Note that this worker has `count` connections."""
         counts[self._place] = count
 
     def leave(self) -> None:
-        """Say that this worker accepts no more."""
+        """Note that this worker accepts no more connections."""
         counts[self._place] = ABSENT
 
     def is_large(self) -> bool:
-        """Return whether this worker has clearly more than another one that accepts."""
+        """Return whether this worker has clearly more connections than another that accepts."""
         present = [count for count in counts.tolist() if count != ABSENT]
         mine = counts[self._place]
         return bool(present) and mine > min(present) * 5 // 4 + 1

@@ -1,4 +1,4 @@
-"""Connections on whose clients nobody waits while leading.
+"""Sockets on which the leader never waits for a client.
 
 `recv`, `send` and `sendall` wait for the client, as gunicorn's parser and applications expect; the
 thread hands the lead over first. `take` never waits.
@@ -19,13 +19,13 @@ class Stalled(TimeoutError):
 
 
 class Waiting:
-    """Waits for a client: what both kinds of socket have."""
+    """Waiting for a client, for both kinds of socket."""
 
     fileno: Callable[[], int]
     hand_over: Callable[[], None]
     """Called before every wait."""
     stalled = False
-    """Whether the client has had its time to send already: nothing more is waited for."""
+    """Whether the client has had its time to send, so that no thread waits for more."""
     waits_since: float | None = None
     """When a thread first waited for the client of this request."""
     waits = False
@@ -48,12 +48,12 @@ class Waiting:
             self.waits = False
 
     def has_waited(self, since: float) -> bool:
-        """Return whether a thread waits now, and has waited first before `since`."""
+        """Return whether a thread waits now, and first waited before `since`."""
         return self.waits and self.waits_since is not None and self.waits_since <= since
 
 
 class LeadersSocket(Waiting, socket.socket):
-    """A connection. It never blocks by itself."""
+    """A plain socket. It never blocks, but waits with `wait`."""
 
     def take(self, size: int) -> bytes | None:
         """Return what has come, `b""` if the client has ended, or None if nothing has come."""
@@ -90,16 +90,16 @@ class LeadersSocket(Waiting, socket.socket):
                     sent += self.send(view[sent:], flags)
 
     def pending(self) -> int:
-        """Return how many bytes the kernel has given up that nobody has taken: none."""
+        """Return 0: unlike TLS, a plain socket keeps no received bytes."""
         return 0
 
     def greet(self) -> bool:
-        """Return that there is no handshake to wait for."""
+        """Return True: there is no handshake."""
         return True
 
 
 class TLSSocket(Waiting, ssl.SSLSocket):
-    """A connection over TLS. It never blocks by itself, in its handshake neither."""
+    """A socket over TLS. It never blocks, not even in its handshake, but waits with `wait`."""
 
     def take(self, size: int) -> bytes | None:
         """Return what has come, `b""` if the client has ended, or None if nothing has come."""

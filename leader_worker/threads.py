@@ -1,4 +1,4 @@
-"""What each of a worker's threads does: lead, take what a client has sent, answer, and again."""
+"""The threads of a worker: each leads, reads what a client has sent, answers, and starts over."""
 
 import errno
 import io
@@ -33,15 +33,15 @@ from leader_worker.response import Response
 from leader_worker.sockets import STALL, LeadersSocket, Stalled, TLSSocket
 
 BEFORE_WAIT = "leader_worker.before_wait"  # in the environ
-LINGER = 1.0  # seconds that a client has to stop sending what is not read
-POSTPONED = 128  # connections that wait for a thread
+LINGER = 1.0  # seconds for which bytes that come after the last answer are discarded
+POSTPONED = 128  # connections that may wait for a thread
 RECEIVE = 64 * 1024
 REST = 64 * 1024  # bytes of a body that are read for an application that did not
 GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
 
 
 class Threads:
-    """What the threads of `worker` share."""
+    """The threads of `worker`, and what they share."""
 
     def __init__(self, worker: Any, connections: Connections, lead: Lead) -> None:
         self.worker, self.connections, self.lead = worker, connections, lead
@@ -51,13 +51,13 @@ class Threads:
         self.tls = worker.tls
         self.most_slow = max(1, worker.cfg.threads - 1)
         self.slow: set[object] = set()
-        """One for each thread that may wait for the rest of a request."""
+        """An object for each thread that may wait for the rest of a request."""
         self.postponed: deque[tuple[float, Connection]] = deque()
-        """Connections that would need one more, and since when."""
+        """Connections that wait for such a thread, and since when."""
         connections.listen(self.welcome, self.note_stall)
 
     def welcome(self, listener: Any) -> Callable[[socket.socket, Any], Connection]:
-        """Return what makes a connection of a socket that `listener` has accepted."""
+        """Return a function that makes a Connection of a socket that `listener` has accepted."""
         server = listener.getsockname()
         kind = (listener.family, listener.type, listener.proto)
         base = {**base_environ(self.cfg, listener), BEFORE_WAIT: self.lead.hand_over}
@@ -91,11 +91,11 @@ class Threads:
                 continue
             try:
                 self.go_on(conn)
-            except BaseException as error:  # noqa: BLE001 - a thread that ended would keep the lead
+            except BaseException as error:  # noqa: BLE001 - a thread that ends would keep the lead
                 self.fail(conn, error)
 
     def go_on(self, conn: Connection) -> None:
-        """Take what a client has sent, and answer it if it is a request."""
+        """Take the next step on a connection: its handshake, receiving, or an answer."""
         if conn.discards:
             self.discard(conn)
         elif conn.sock.stalled:
@@ -118,7 +118,7 @@ class Threads:
             self.connections.keep(conn, STALL)
 
     def receive(self, conn: Connection) -> None:
-        """Take what has come."""
+        """Receive what the client has sent, and go on with it."""
         data = conn.sock.take(RECEIVE)
         if data is None:
             self.connections.keep(conn, STALL)
@@ -130,7 +130,7 @@ class Threads:
             self.receive_more(conn, data)
 
     def receive_more(self, conn: Connection, data: bytes) -> None:
-        """Take more of an unfinished request."""
+        """Add `data` to an unfinished request, and answer it if it is whole."""
         conn.parts.append(data)
         conn.missing -= len(data)
         request = conn.request
@@ -144,7 +144,7 @@ class Threads:
             self.answer(conn, request, conn.joined())
 
     def end_of_input(self, conn: Connection) -> None:
-        """End a connection whose client sends no more; what it has left half-sent is refused."""
+        """End a connection whose client sends no more. A request that is cut short is refused."""
         if conn.parts:
             self.answer_by_gunicorn(conn, conn.joined())
         else:
@@ -170,7 +170,7 @@ class Threads:
                 self.answer(conn, request, data)
 
     def wait_for_more(self, conn: Connection, size: int) -> None:
-        """Let the rest of a request come, of which `size` more bytes have come, by no thread."""
+        """Wait without a thread for the rest of a request, of which `size` more bytes have come."""
         if not self.connections.hold(conn, size):
             self.leave_to_gunicorn(conn, conn.joined())
             return
@@ -192,9 +192,9 @@ class Threads:
         self.after(conn)
 
     def leave_to_gunicorn(self, conn: Connection, data: bytes) -> None:
-        """Answer the request that starts `data`, for the rest of which a thread may have to wait.
+        """Answer the request that starts `data`. A thread may have to wait for the rest of it.
 
-        One thread is left for requests that are whole: the others wait for a thread themselves.
+        One thread is kept free for whole requests. If all others wait, this request is postponed.
         """
         if is_whole(data, data.find(b"\r\n\r\n")):
             self.answer_by_gunicorn(conn, data)
@@ -210,7 +210,7 @@ class Threads:
                 self.resume()
 
     def postpone(self, conn: Connection, data: bytes) -> None:
-        """Let a connection wait for a thread. Busy if too many do."""
+        """Let a connection wait for a thread. Busy if too many wait already."""
         if len(self.postponed) >= POSTPONED:
             raise Busy
         self.connections.release(conn)
@@ -221,7 +221,7 @@ class Threads:
             self.resume()  # a thread may have looked for it just before
 
     def resume(self) -> None:
-        """Go on with the connection that was postponed first."""
+        """Queue the connection that was postponed first."""
         with suppress(IndexError):
             _, conn = self.postponed.popleft()
             self.take_turns(conn)
@@ -235,7 +235,7 @@ class Threads:
             self.resume()
 
     def are_starved(self) -> bool:
-        """Return whether somebody has waited for a thread for too long."""
+        """Return whether a request has waited for a thread for too long."""
         try:
             since, _ = self.postponed[0]
         except IndexError:
@@ -243,7 +243,7 @@ class Threads:
         return monotonic() - since > STALL
 
     def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
-        """Answer the request that starts `data`, as gunicorn's parser reads it."""
+        """Answer the request that starts `data`, read by gunicorn's parser."""
         self.connections.release(conn)
         conn.response = None
         conn.count += 1
@@ -265,7 +265,7 @@ class Threads:
         self.after(conn)
 
     def respond(self, conn: Connection, environ: Environ) -> None:
-        """Have the application answer."""
+        """Call the application, and send its answer."""
         response = conn.response
         if not (self.keepalive and self.worker.alive):
             response.closes = True
@@ -275,7 +275,7 @@ class Threads:
             response.send(self.application(environ, response.start_response))
 
     def respond_and_log(self, response: Response, environ: Environ) -> None:
-        """Have the application answer, and gunicorn's access log tell of it."""
+        """Call the application, send its answer, and write gunicorn's access log."""
         request: Any = response.req
         if isinstance(request, Request):
             request.headers = fields_of(environ)
@@ -286,20 +286,20 @@ class Threads:
             self.log.access(response, request, environ, datetime.now(UTC) - started)
 
     def read_rest(self, conn: Connection, request: Any) -> None:
-        """Read what the application has left of a body, if it is little and the client goes on."""
+        """Read the rest of a body for the application if that is little, and the client goes on."""
         body, response = request.body, conn.response
         if is_unread(body) and not response.closes:
             try:
                 response.closes = len(body.read(REST)) == REST
             except (OSError, ParseException):
                 response.closes = True
-        # After a body that could not be read nobody knows where the next request begins.
+        # After a body that could not be read, it is unknown where the next request begins.
         response.closes = response.closes or body.failed
         conn.discards = response.closes and (is_unread(body) or body.failed)
 
     def after(self, conn: Connection) -> None:
         """Wait for the next request, or end the connection."""
-        closes, conn.response = conn.response.closes, None  # which has the body
+        closes, conn.response = conn.response.closes, None  # it refers to the body
         conn.sock.waits_since = None
         if closes:
             self.hang_up(conn)
@@ -309,7 +309,7 @@ class Threads:
             self.connections.keep(conn, self.keepalive)
 
     def take_turns(self, conn: Connection) -> None:
-        """Go on with a connection of which more was received, after those of others."""
+        """Queue a connection of which more was received already, behind the others."""
         self.connections.again(conn)
         if not self.lead.is_mine():
             self.connections.ring()
@@ -357,7 +357,7 @@ class Threads:
             self.log.exception("A connection could not be ended.")
 
     def refuse(self, conn: Connection, error: BaseException) -> None:
-        """Answer what is not HTTP, or what the application has failed to answer."""
+        """Refuse what is not HTTP, or a request that the application failed to answer."""
         refusal, name = refusal_of(error), self.worker.request_id()
         if refusal.status == 500:
             self.log.error("Request %s could not be handled.", name, exc_info=error)
@@ -374,18 +374,18 @@ class Threads:
         self.hang_up(conn)
 
     def note_stall(self) -> None:
-        """Say that a client was cut."""
+        """Log that a client was cut."""
         self.log.info("Cut a client that stalled for %d s.", STALL)
 
 
 def is_unread(body: Any) -> bool:
-    """Return whether some of a body that gunicorn reads has not come from its connection yet."""
+    """Return whether gunicorn has not yet read all of a body from its connection."""
     reader = body.reader
     return getattr(reader, "length", 0) > 0 or getattr(reader, "parser", None) is not None
 
 
 def has_come(sock: socket.socket) -> bool:
-    """Return whether the client has sent what nobody has read."""
+    """Return whether the client has sent more that was not read; some of it is discarded."""
     try:
         return bool(socket.socket.recv(sock, RECEIVE))
     except OSError:
@@ -393,7 +393,7 @@ def has_come(sock: socket.socket) -> bool:
 
 
 def has_gone(error: BaseException) -> bool:
-    """Return whether `error` says that the client is not there any more."""
+    """Return whether `error` says that the client has gone."""
     if isinstance(error, (NoMoreData, StopIteration)):
         return True
     if isinstance(error, ssl.SSLError):

@@ -1,7 +1,7 @@
 """A gunicorn worker class: one thread leads, and answers requests until it has to wait.
 
-Written against gunicorn 27. The process's main thread tells the master that the worker lives, and
-waits for signals; what the other threads do is in threads.py.
+Written against gunicorn 27. The main thread of the process tells the master that the worker lives,
+and waits for signals. The other threads serve (threads.py).
 """
 
 import gc
@@ -25,14 +25,14 @@ from leader_worker.shares import Share
 from leader_worker.sockets import STALL, TLSSocket
 from leader_worker.threads import Threads
 
-GARBAGE = 50_000  # objects that are made before cycles among them are looked for
-IGNORED = ("max_requests", "pre_request", "post_request")  # settings
+GARBAGE = 50_000  # new objects between two garbage collections
+IGNORED = ("max_requests", "pre_request", "post_request")  # settings that have no effect
 
 
 class Fork:
-    """Holds back the signals that stop a worker from its fork until it has handlers of its own.
+    """Blocks the signals that stop a worker, from its fork until it has set its own handlers.
 
-    Until then it has the master's, and would take for one of its own what is sent to the worker.
+    Until then it has the master's handlers, which would treat the signal as one to the master.
     """
 
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -40,13 +40,13 @@ class Fork:
 
     @classmethod
     def before(cls) -> None:
-        """Hold them back, if it is a worker that is forked."""
+        """Block the signals if a worker is about to be forked."""
         if cls.expected:
             signal.pthread_sigmask(signal.SIG_BLOCK, cls.signals)
 
     @classmethod
     def after(cls) -> None:
-        """Let them come, in the master at once, in the worker when it is ready for them."""
+        """Unblock the signals: in the master at once, in the worker when its handlers are set."""
         if cls.expected:
             cls.expected = False
             signal.pthread_sigmask(signal.SIG_UNBLOCK, cls.signals)
@@ -56,9 +56,9 @@ os.register_at_fork(before=Fork.before, after_in_parent=Fork.after)
 
 
 class Worker(BaseWorker):
-    """A threaded worker on which no client delays another.
+    """A threaded worker in which no client delays another.
 
-    Subclass it to give its refusals a shape of your own: see `refusal` and `request_id`.
+    Subclass it and override `refusal` and `request_id` to give refusals a shape of your own.
     """
 
     connections: Connections
@@ -72,7 +72,7 @@ class Worker(BaseWorker):
 
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:
-        """Refuse what this worker cannot do, and say what it leaves out."""
+        """Refuse settings that this worker cannot follow, and warn of those that it ignores."""
         if cfg.protocol != "http" or cfg.http_protocols != ["h1"] or cfg.http2_cleartext != "off":
             raise RuntimeError(
                 "leader_worker speaks HTTP/1.1 only: leave protocol, http_protocols and "
@@ -84,16 +84,19 @@ class Worker(BaseWorker):
                 log.warning("leader_worker does without %s: it has no effect.", name)
 
     def refusal(self, sentence: str, request_id: str) -> tuple[list[tuple[str, str]], bytes]:
-        """Return the header fields and the body of an answer that the application has not given."""
+        """Return the header fields and the body of an answer that the application did not give.
+
+        `sentence` says what is wrong.
+        """
         fields = [("Content-Type", "text/plain; charset=utf-8"), ("X-Request-ID", request_id)]
         return fields, sentence.encode() + b"\n"
 
     def request_id(self) -> str:
-        """Return a name for a request that the application has not answered."""
+        """Return a new id for a request that the application has not answered."""
         return os.urandom(16).hex()
 
     def init_process(self) -> None:
-        """Make what the threads share, then do as gunicorn's workers do."""
+        """Make what the threads share, then start as gunicorn's workers do."""
         most: int = self.cfg.worker_connections
         self.connections = Connections(self.sockets, most, self.share, self.log)
         self.lead = Lead(self.connections.leave_poller)
@@ -101,18 +104,18 @@ class Worker(BaseWorker):
         super().init_process()
 
     def init_signals(self) -> None:
-        """Take signals from here on."""
+        """Set the handlers of signals, and unblock them."""
         super().init_signals()
         Fork.after()
 
     def load_wsgi(self) -> None:
-        """Load the application, and leave out of garbage collection what is there by now."""
+        """Load the application, and exclude what is loaded from garbage collection."""
         super().load_wsgi()
         gc.freeze()
         gc.set_threshold(GARBAGE)
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """Return gunicorn's context, for sockets that never block; None without TLS."""
+        """Return gunicorn's context for sockets that never block, or None without TLS."""
         if not self.cfg.is_ssl:
             return None
         context = sock.ssl_context(self.cfg)
@@ -120,7 +123,7 @@ class Worker(BaseWorker):
         return context
 
     def run(self) -> None:
-        """Let the threads answer until the worker is to stop, and then end what is in hand."""
+        """Start the threads, wait until the worker is to stop, and let requests in hand end."""
         self.threads = threads = Threads(self, self.connections, self.lead)
         for number in range(self.cfg.threads):
             Thread(target=threads.serve, name=f"requests-{number}", daemon=True).start()
@@ -140,11 +143,11 @@ class Worker(BaseWorker):
         return False
 
     def is_busy(self) -> bool:
-        """Return whether there are connections, or may be new ones."""
+        """Return whether there are connections, or new ones may come."""
         return not self.connections.closed or bool(self.connections.all)
 
     def look_after(self, seconds: float) -> None:
-        """Tell the master that this worker lives, then wait for a signal."""
+        """Tell the master that this worker lives, then wait `seconds` for a signal."""
         self.notify()
         if self.threads.are_starved():
             self.cut_slow_clients()
@@ -153,9 +156,9 @@ class Worker(BaseWorker):
             os.read(self.PIPE[0], 4096)
 
     def cut_slow_clients(self) -> None:
-        """Cut those who have held a thread for long, since others wait for one.
+        """Cut clients that have held a thread for long, since others wait for one.
 
-        A client that sends or takes a byte now and then would otherwise keep its thread for ever.
+        Otherwise a client that sends or takes a byte now and then would keep its thread forever.
         """
         since = monotonic() - STALL
         slow = [conn.sock for conn in list(self.connections.all) if conn.sock.has_waited(since)]

@@ -25,7 +25,7 @@ __all__ = [
     "locate",
 ]
 
-# Imported when they are named: a server's client is an extra, and takes 0.1 s to import.
+# A module is imported when its scheme is named: a client is an extra, and takes 0.1 s to import.
 LOCATIONS = {
     "memory": ("hasher.stores.memory", "MemoryLocation"),
     "sqlite": ("hasher.stores.sqlite", "SQLiteLocation"),
@@ -34,7 +34,7 @@ LOCATIONS = {
     "redis+cluster": ("hasher.stores.redis", "ClusterLocation"),
     "postgresql": ("hasher.stores.postgresql.location", "PostgreSQLLocation"),
 }
-EXTRAS = {  # a module that may be missing, and what brings it
+EXTRAS = {  # a module that may be missing, and the package to install
     "hiredis": "hiredis",
     "psycopg": "psycopg[binary,pool]",
     "psycopg_pool": "psycopg[binary,pool]",
@@ -42,7 +42,7 @@ EXTRAS = {  # a module that may be missing, and what brings it
 
 
 def locate(url: str) -> Location:
-    """Return where `url` says that messages are kept. ValueError says what is allowed instead."""
+    """Return the location that `url` names. ValueError says what is allowed instead."""
     scheme = url.partition("://")[0]
     if scheme not in LOCATIONS or "://" not in url:
         known = ", ".join(f"{known}://" for known in LOCATIONS)

@@ -1,4 +1,4 @@
-"""The contract of drivers, as checks that any store can be put through."""
+"""The contract of drivers, as checks that run on any store."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,21 +20,21 @@ class Broken(Exception):
 
 
 def examine(location: Location) -> Iterator[tuple[str, str | None]]:
-    """Put a store through every check, in an empty place beside its messages.
+    """Run every check on a store, in an empty place beside its messages.
 
-    Yield what must hold, and None if it does, or what happened instead.
+    Yield what must hold, with None if it holds, or with what happened instead.
     """
     for check in CHECKS:
         yield sentence_of(check), fault_of(check, location)
 
 
 def sentence_of(check: "Check") -> str:
-    """Return what a check is about."""
+    """Return what must hold, as the name of the check says."""
     return check.__name__.replace("_", " ")
 
 
 def fault_of(check: "Check", location: Location) -> str | None:
-    """Return what is wrong, or None."""
+    """Return what is wrong, or None if the check holds."""
     errors: tuple[type[Exception], ...] = (Broken, StoreFull, Unusable)
     try:
         with location.scratch() as place, closing(place.open(Resources(threads=THREADS))) as driver:
@@ -58,12 +58,12 @@ def pair_of(message: bytes) -> Pair:
 
 
 def numbered(count: int) -> list[Pair]:
-    """Return so many small messages."""
+    """Return `count` small messages with their digests."""
     return [pair_of(b"%d" % number) for number in range(count)]
 
 
 def in_threads(work: Callable[[int], int]) -> int:
-    """Call `work` with the number of each of some threads; return the sum of what they return."""
+    """Call `work` with its number in each of THREADS threads; return the sum of the results."""
     barrier = Barrier(THREADS)
 
     def started(thread: int) -> int:
@@ -75,7 +75,7 @@ def in_threads(work: Callable[[int], int]) -> int:
 
 
 def what_was_put_is_got_unchanged(driver: Driver, _place: Location) -> None:
-    """From nothing to a megabyte."""
+    """Messages from an empty one to a megabyte."""
     for digest, message in map(pair_of, MESSAGES):
         expect(driver.get(digest), None, "a get before the put")
         expect(driver.put(digest, message), NEW, "the first put")
@@ -84,7 +84,7 @@ def what_was_put_is_got_unchanged(driver: Driver, _place: Location) -> None:
 
 
 def a_repeated_put_says_so_and_changes_nothing(driver: Driver, _place: Location) -> None:
-    """Three times the same message."""
+    """The same message three times."""
     digest, message = pair_of(b"foo")
     outcomes = [driver.put(digest, message) for _ in range(3)]
     expect(outcomes, [NEW, REPEATED, REPEATED], "three puts")
@@ -137,7 +137,7 @@ def what_was_put_is_got_at_once_by_every_thread(driver: Driver, _place: Location
 
 
 def many_at_once_say_what_they_came_to(driver: Driver, _place: Location) -> None:
-    """Among them one that is stored already."""
+    """One of the messages is stored already."""
     pairs = [pair_of(message) for message in MESSAGES]
     driver.put(*pairs[2])
     expect(driver.put_many(pairs), Stored(len(pairs) - 1, 1, 0), "put_many")
@@ -167,7 +167,7 @@ def everything_that_is_stored_can_be_gone_through(driver: Driver, _place: Locati
 
 
 def another_opener_sees_what_is_stored(driver: Driver, place: Location) -> None:
-    """If the store is shared."""
+    """It does so only if the store is shared."""
     digest, message = pair_of(b"foo")
     driver.put(digest, message)
     with closing(place.open()) as other:

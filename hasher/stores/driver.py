@@ -38,7 +38,7 @@ class Outcome(Enum):
     NEW = "new"
     REPEATED = "repeated"
     MENDED = "mended"
-    """Something else stood under the digest; the message has replaced it."""
+    """Other bytes stood under the digest, and the message replaced them."""
 
 
 class Stored(NamedTuple):
@@ -69,19 +69,19 @@ class Driver(ABC):
     are the message's own, and calls no method after `close`. Messages are bytes, empty ones too.
 
     Every method may be called from any thread at any time, and no connection crosses a fork. A
-    driver never alters, expires or evicts a message: what `put` has returned for, every later `get`
-    finds, from every process that shares the store. When it cannot tell, it raises one of `errors`
-    within 2 s, and works again by itself when the cause has gone.
+    driver never alters, expires or evicts a message: once `put` has returned, every later `get`
+    finds the message, from every process that shares the store. If it cannot tell, it raises one
+    of `errors` within 2 s, and it works again without help when the cause has gone.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
-    """The exceptions, of any method, that mean "unreachable": a 503, worth another try."""
+    """The exceptions that any method raises for "unreachable": a 503, worth another try."""
 
     shared: ClassVar[bool] = True
     """Whether all processes that open the same URL see the same messages."""
 
     blocking: ClassVar[frozenset[str]] = frozenset()
-    """The methods that wait for a disk or another machine, so that others should go on meanwhile.
+    """The methods that wait for a disk or another machine: other threads should go on meanwhile.
 
     Reading a local file does not count: it comes from the system's cache.
     """
@@ -98,26 +98,26 @@ class Driver(ABC):
 
     @abstractmethod
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
-        """Store pairs of digest and message, distinct ones, in few trips; what they came to.
+        """Store distinct pairs of digest and message in few trips; return what they came to.
 
-        Calls of `put` meanwhile are not held up until all are stored. After an exception some of
-        them may be stored, and putting them again is safe.
+        It does not hold up calls of `put` until all are stored. After an exception some of the
+        pairs may be stored, and putting them again is safe.
         """
 
     @abstractmethod
     def get(self, digest: str) -> bytes | None:
         """Return what is stored under `digest`, or None.
 
-        DamagedMessage if it is something that no message can be, such as a list of Redis.
+        Raises DamagedMessage if it is something that cannot be a message, such as a list of Redis.
         """
 
     @abstractmethod
     def items(self) -> Iterator[tuple[str, bytes | None]]:
         """Yield every pair of digest and message that is stored throughout, in bounded memory.
 
-        None takes the place of what cannot be read, and the pairs behind it follow. Raises Unusable
-        at the end if the digests of some cannot be read either. It may or may not yield those that
-        are put meanwhile, and may yield a pair twice.
+        None takes the place of a message that cannot be read. Raises Unusable at the end if the
+        digests of some messages cannot be read either. It may or may not yield messages that are
+        put meanwhile, and may yield a pair twice.
         """
 
     @abstractmethod
@@ -128,7 +128,7 @@ class Driver(ABC):
     def check(self) -> str | None:
         """Ask whether the store can serve; return what an operator should know of it, or None.
 
-        Raises one of `errors` if it cannot be reached, and Unusable if it could lose messages.
+        Raises one of `errors` if it cannot be reached, and Unusable if it may lose messages.
         """
 
     @abstractmethod
@@ -138,7 +138,7 @@ class Driver(ABC):
 
 @dataclass(frozen=True)
 class Location(ABC):
-    """Where messages are kept: what a store's URL says. Its text is the URL without a password."""
+    """Where messages are kept, as a store's URL says. `str()` is the URL without a password."""
 
     url: str = field(repr=False)
 
@@ -146,7 +146,7 @@ class Location(ABC):
     """As the driver's."""
 
     engine: ClassVar[str] = ""
-    """The library that keeps the messages, with its version, if it is in this process."""
+    """The library in this process that keeps the messages, with its version, if there is one."""
 
     @classmethod
     @abstractmethod
@@ -155,10 +155,10 @@ class Location(ABC):
 
     @abstractmethod
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> Driver:
-        """Open the store. Unusable if it can be seen not to work.
+        """Open the store. Unusable if it cannot work as it is.
 
-        A server that is down is no reason: its driver opens, and raises one of its `errors` when it
-        is used. `create` says whether a store that does not exist yet may be made.
+        The driver of a server that is down opens, and raises one of its `errors` when it is used.
+        `create` says whether a store that does not exist yet may be made.
         """
 
     @abstractmethod

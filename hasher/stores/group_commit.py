@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class Write(Generic[T, R]):
-    """One call that waits: for its result, or for its turn to commit for all."""
+    """A call of `write` that waits for its result, or for its turn to commit for all."""
 
     def __init__(self, item: T, deadline: float) -> None:
         self.item, self.deadline = item, deadline
@@ -24,9 +24,9 @@ class Write(Generic[T, R]):
 class GroupCommit(Generic[T, R]):
     """Commits what several threads write in one step.
 
-    `commit(items, deadline)` returns a result for each item, in their order; what it raises, each
-    of their threads raises. One call at a time is made of it, in a thread that waits anyway. It
-    should end by `deadline`, a time of `monotonic`: `patience` seconds after the oldest item came.
+    `commit(items, deadline)` returns a result for each item, in their order; each of their threads
+    raises its exception. It is called once at a time, in a thread that waits anyway. It should end
+    by `deadline`, a time of `monotonic`: `patience` seconds after the oldest item came.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GroupCommit(Generic[T, R]):
         write.wake.acquire()
 
     def _commit_all(self) -> None:
-        """Commit what every waiting thread has brought, then let the next one do the same."""
+        """Commit the items of all waiting threads, then let the next thread do the same."""
         with self._lock:
             writes, self._waiting = self._waiting, []
         self._settle(writes)
@@ -79,7 +79,7 @@ class GroupCommit(Generic[T, R]):
             write.wake.release()
 
     def _settle(self, writes: Sequence[Write[T, R]]) -> None:
-        """Give each of `writes` its result, or the exception that kept it from one."""
+        """Give each of `writes` its result, or the exception that was raised instead."""
         try:
             results = self._commit([write.item for write in writes], writes[0].deadline)
         except BaseException as error:  # noqa: BLE001 - it is the outcome of each of them

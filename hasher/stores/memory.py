@@ -1,4 +1,4 @@
-"""`memory://`, the default: a dict in this process, bounded, which ends with it."""
+"""`memory://`, the default: a bounded dict, which ends with its process."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,14 +8,14 @@ from typing import ClassVar, Self
 
 from hasher.stores.driver import DEFAULT, Driver, Location, Outcome, Resources, Stored, StoreFull
 
-# What CPython and glibc take for an entry beside its message, in bytes on a 64-bit machine: a key
-# of 80, the dict's share of up to 64, a bytes object's own 33, and what both round up.
+# Bytes that CPython and glibc take for an entry beside its message, on a 64-bit machine: a key of
+# 80, the dict's share of up to 64, a bytes object's own 33, and what rounding adds.
 ENTRY = 200
 
 
 @dataclass(frozen=True)
 class MemoryLocation(Location):
-    """`memory://`, and nothing else."""
+    """The location of `memory://`, which has no options."""
 
     url: str = "memory://"
     shared: ClassVar[bool] = False
@@ -23,7 +23,7 @@ class MemoryLocation(Location):
     @classmethod
     def parse(cls, url: str) -> Self:
         if url != "memory://":
-            raise ValueError("must be memory:// with nothing behind it")
+            raise ValueError("must be memory:// with nothing after it")
         return cls()
 
     def scratch(self) -> AbstractContextManager[Location]:
@@ -36,8 +36,8 @@ class MemoryLocation(Location):
 class MemoryDriver(Driver):
     """A dict under a lock, keyed by the 32 raw bytes of the digest.
 
-    `limit` is in bytes of memory. When it is reached a new message is refused: nothing that was
-    acknowledged is ever dropped to make room.
+    `limit` is in bytes of memory. When it is reached, new messages are refused: no acknowledged
+    message is ever dropped to make room.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = ()
@@ -76,7 +76,7 @@ class MemoryDriver(Driver):
         return Stored(*(outcomes.count(outcome) for outcome in Outcome))
 
     def _require_room(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Raise StoreFull before the first is stored, if not all of them fit."""
+        """Raise StoreFull if not all of them fit, before the first is stored."""
         missing = (ENTRY + len(message) for key, message in rows if key not in self._messages)
         if self._used + sum(missing) > self._limit:
             raise StoreFull

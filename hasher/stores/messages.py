@@ -16,12 +16,12 @@ T = TypeVar("T")
 log = logging.getLogger("hasher.stores")
 
 NEW, MENDED = Outcome.NEW, Outcome.MENDED
-BATCH_MESSAGES, BATCH_BYTES = 25_000, 4 * 1024 * 1024  # of a batch; whichever comes first
+BATCH_MESSAGES, BATCH_BYTES = 25_000, 4 * 1024 * 1024  # either ends a batch
 LARGE = 1024 * 1024  # bytes that take as long to hash as many requests take to answer
 
 
 class Caller(Protocol):
-    """Asks the store for something, and is told in the same thread what comes of it."""
+    """Who calls the store, and is told in the same thread what the driver did."""
 
     @property
     def before_wait(self) -> Callable[[], None]:
@@ -35,7 +35,7 @@ class Caller(Protocol):
 
 
 class Nobody:
-    """A caller that wants to know nothing."""
+    """A caller that ignores what it is told."""
 
     def before_wait(self) -> None:
         """Go on."""
@@ -87,8 +87,8 @@ def batches(
 class Messages:
     """The messages of a store.
 
-    `caller` returns who is calling. It is told before the thread waits for the driver or computes
-    for long, and what the driver did; the driver's exceptions pass through.
+    `caller` returns the Caller of the current thread. It is told before the thread waits for the
+    driver or computes for long, and what the driver did. The driver's exceptions pass through.
     """
 
     def __init__(self, driver: Driver, caller: Callable[[], Caller] = Nobody) -> None:
@@ -130,7 +130,7 @@ class Messages:
         return digests, counts.new
 
     def get(self, digest: str) -> bytes | None:
-        """Return the message that has this digest, or None. DamagedMessage if it is altered."""
+        """Return the message with this digest, or None. DamagedMessage if it was altered."""
         caller = self._caller()
         message = self._timed(caller, "get", self.driver.get, digest)
         if message is None:
@@ -140,10 +140,10 @@ class Messages:
         return verified(message, digest)
 
     def items(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield every digest with what is stored under it, not verified, in bounded memory.
+        """Yield every digest with the message under it, not verified, in bounded memory.
 
-        None takes the place of what cannot be read. Raises Unusable at the end if there is more
-        that cannot be read, not even its digest.
+        None takes the place of a message that cannot be read. Raises Unusable at the end if the
+        digests of some messages cannot be read either.
         """
         return self.driver.items()
 

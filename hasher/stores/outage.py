@@ -1,4 +1,4 @@
-"""How a store that cannot be reached is spared the next requests, and they the wait."""
+"""While a store cannot be reached, requests fail at once instead of waiting for it."""
 
 import time
 
@@ -6,9 +6,9 @@ PAUSE = 0.2  # seconds for which calls fail at once after one has timed out
 
 
 class Outage:
-    """Known for a moment after a call has timed out.
+    """An outage is known for a moment after a call has timed out.
 
-    If every request waited for the time-out, those that queue for a thread would wait for many.
+    If every request waited for the time-out, requests in the queue would wait for many time-outs.
     """
 
     def __init__(self) -> None:

@@ -21,8 +21,8 @@ CACHE = 16 * 1024  # KiB of the file that are kept for writing: the index of som
 class Connections:
     """One connection to write, and one to read for each thread that asks.
 
-    The one to write is the first, and stays: by what it has opened it is known later whether the
-    files are the same. No connection creates a file.
+    The one to write is the first, and stays open: later checks compare the files with those that it
+    has opened. No connection creates a file.
     """
 
     def __init__(self, path: str, synchronous: str) -> None:
@@ -36,8 +36,8 @@ class Connections:
     def writer(self) -> tuple[apsw.Connection, Files]:
         """Return the connection to write over, and the files that it has open.
 
-        What it has read of the file stays right for as long as no other process writes, so all
-        threads should write over it, one at a time.
+        All threads should write over it, one at a time: its cache is valid as long as no other
+        process writes.
         """
         if not self._first:
             with self._opening:
@@ -61,10 +61,10 @@ class Connections:
         return self.writer()[1]
 
     def close(self) -> None:
-        """Close those that no thread is using; none in a process that was forked from theirs.
+        """Close the connections that no thread is using; do nothing in a forked process.
 
-        The last one to close a database copies the log to it, and removes the log. What now has the
-        name of a log that was lost is left alone.
+        The last connection to close a database copies the log to it, and removes the log. If the
+        log was lost, the file that now has its name is left alone.
         """
         if self._process != os.getpid():
             return

@@ -1,4 +1,4 @@
-"""The driver: who reads and writes over which connection, and when."""
+"""The driver: which thread reads and writes over which connection, and when."""
 
 import os
 import time
@@ -41,7 +41,10 @@ FULL = {apsw.SQLITE_FULL, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE}
 
 
 def extended_result(error: Any) -> int:
-    """SQLite's extended result code (https://sqlite.org/rescode.html), which APSW's types omit."""
+    """Return SQLite's extended result code (https://sqlite.org/rescode.html).
+
+    APSW's types omit it.
+    """
     code: int = error.extendedresult
     return code
 
@@ -66,8 +69,8 @@ class SQLiteLocation(Location):
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> "SQLiteDriver":  # noqa: ARG002 - it needs none
         """Open the file.
 
-        A process that was forked from one which has opened it makes no other: it waits, with
-        Unusable, until the same file is back.
+        A process whose parent had opened it makes no other file: its calls raise Unusable until the
+        same file is back.
         """
         driver = SQLiteDriver(os.path.realpath(self.path), self.synchronous)
         if not create or not inherited(driver.path):
@@ -85,7 +88,7 @@ class SQLiteLocation(Location):
 
 
 class SQLiteDriver(Driver):
-    """A table of messages. Readers wait for nobody; writers take turns and share commits.
+    """A table of messages. Readers never wait; writers take turns and share commits.
 
     Each thread reads over a connection of its own. Of the threads that wait to write, one commits
     the messages of all, so that they share one disk sync. Threads and processes queue for the file
@@ -109,7 +112,7 @@ class SQLiteDriver(Driver):
         os.register_at_fork(after_in_child=lambda: (start := ours()) and start())
 
     def prepare(self, *, create: bool) -> None:
-        """Open the file, and make it first if it may be made; Unusable if it is not hasher's."""
+        """Open the file, and make it first if `create`. Unusable if it is not hasher's."""
         if not create and not Path(self.path).is_file():
             raise Unusable(f"{self.path} does not exist")
         try:
@@ -129,7 +132,7 @@ class SQLiteDriver(Driver):
             if self.get(digest) != message:
                 raise
             self._connections.files().require_same()
-            return Outcome.REPEATED  # which needs no turn to write, and no room on the disk
+            return Outcome.REPEATED  # a repeat needs no turn to write, and no room on the disk
 
     def _put(self, row: Row) -> Outcome:
         """Store a row together with those of other threads."""
@@ -141,24 +144,24 @@ class SQLiteDriver(Driver):
             raise
 
     def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome]:
-        """Store what threads have brought."""
+        """Store the rows of several threads."""
         return self._write(partial(table.store_each, rows=rows), deadline)
 
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
         counts = Stored()
         for number, rows in enumerate(table.neighbours(messages)):
             if number:
-                time.sleep(2 * NAP)  # who waits for the turn would else hardly ever see it free
+                time.sleep(2 * NAP)  # otherwise others would hardly ever find the turn free
             store = partial(table.store_all, rows=rows)
             stored = self._write(store, time.monotonic() + PATIENCE)
             counts = Stored(*map(sum, zip(counts, stored, strict=True)))
         return counts
 
     def _write(self, change: Callable[[apsw.Connection], T], deadline: float) -> T:
-        """What `change` returns, in one transaction of its own.
+        """Call `change` in a transaction of its own, and return what it returns.
 
-        While another program has the file locked, it is tried again until the deadline; the turn
-        is given up in between, so that every process can tell its clients in time.
+        While another program has the file locked, this tries again until the deadline. It gives up
+        the turn in between, so that every process can answer its clients in time.
         """
         while True:
             try:
@@ -173,9 +176,9 @@ class SQLiteDriver(Driver):
 
     @contextmanager
     def _transaction(self) -> Iterator[apsw.Connection]:
-        """A transaction that is committed, or undone; StoreFull where there is no room for it.
+        """Open a transaction, and commit it, or undo it. StoreFull if there is no room for it.
 
-        To be used by who has the turn.
+        The caller must hold the turn.
         """
         connection, files = self._connections.writer()
         files.require_whole(connection)
@@ -216,7 +219,7 @@ class SQLiteDriver(Driver):
         return None
 
     def _check_files(self) -> None:
-        """Read, and look at the files whether that succeeds or not: they may be the reason."""
+        """Read, and check the files even if that fails: they may be the reason."""
         reader, files = self._connections.reader(), self._connections.files()
         try:
             table.find(reader, b"")
@@ -228,7 +231,7 @@ class SQLiteDriver(Driver):
         self._turn.close()
 
     def _start(self) -> None:
-        """Begin with no connection, in a new process too: SQLite's must not cross a fork.
+        """Begin with no connection, after a fork too: SQLite's connections must not cross it.
 
         Those of the parent are kept, since closing them here would drop the parent's locks.
         """

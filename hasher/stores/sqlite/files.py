@@ -14,8 +14,8 @@ import apsw
 from hasher.stores.driver import Unusable
 
 LOG_HEADER, FRAME_HEADER = 32, 24  # bytes (https://sqlite.org/fileformat2.html#walformat)
-LOOKS, NAP = 4, 0.005  # at a file that seems truncated, and seconds between them
-PAGES = 28, 4  # where the header of a database has their number, and its bytes
+LOOKS, NAP = 4, 0.005  # how often a file that seems truncated is checked, and seconds in between
+PAGES = 28, 4  # offset and length of the number of pages in the header of a database
 
 
 class Identity(NamedTuple):
@@ -45,7 +45,7 @@ def inherited(path: str) -> Start | None:
 class Files:
     """The database of `connection`, its log and the log's index, as the connection opened them.
 
-    While it stays open nobody may remove the log: only the last connection of all does.
+    While it is open, the log must not be removed: only the last connection to close removes it.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -61,9 +61,9 @@ class Files:
             STARTS[database] = Start(os.getpid(), self._identities[0])
 
     def require_same(self) -> list[os.stat_result]:
-        """Return what the names lead to. Unusable if that is nothing, or another file.
+        """Return what the names lead to. Unusable if a file is missing or another one.
 
-        Nor may the database be empty: SQLite would remove the log as soon as it reads.
+        Unusable if the database is empty, too: SQLite would remove the log as soon as it reads.
         """
         found = [same(*pair) for pair in zip(self._names, self._identities, strict=True)]
         if not found[0].st_size:
@@ -71,11 +71,11 @@ class Files:
         return found
 
     def require_database(self) -> None:
-        """Unusable if the database's name leads to nothing, or to another file."""
+        """Raise Unusable if the database's name leads to nothing, or to another file."""
         same(self._names[0], self._identities[0])
 
     def are_same(self) -> bool:
-        """Whether `require_same` finds nothing wrong."""
+        """Return whether `require_same` finds nothing wrong."""
         try:
             self.require_same()
         except (Unusable, OSError):
@@ -83,9 +83,10 @@ class Files:
         return True
 
     def require_whole(self, connection: apsw.Connection) -> None:
-        """Unusable if they are not the same or, if `connection` is not reading, were truncated.
+        """Raise Unusable if the files are not the same, or were truncated.
 
-        `connection` must have read before: until then it knows nothing of the log.
+        Truncation is looked for only while `connection` is not reading. It must have read before:
+        until then it knows nothing of the log.
         """
         if connection.txn_state("main") != apsw.SQLITE_TXN_NONE:
             self.require_same()
@@ -98,13 +99,13 @@ class Files:
             time.sleep(NAP)
 
     def truncated_log(self) -> Unusable:
-        """Return what to raise if SQLite finds that the log ends before it should."""
+        """Return the exception for a log that ends before it should."""
         return truncated(self._names[1])
 
     def _truncated(self, connection: apsw.Connection) -> str | None:
         """Return which file is shorter than SQLite takes it to be.
 
-        The database has all pages that it speaks of, unless the log is being copied to it.
+        The database has all pages that its header counts, unless the log is being copied to it.
         """
         frames, copied = state = log_state(connection)
         pages = self._pages(connection)
@@ -121,7 +122,7 @@ class Files:
         return None
 
     def _pages(self, connection: apsw.Connection) -> int:
-        """Return the bytes of all pages that the header of the database speaks of."""
+        """Return the bytes of all pages, as the header of the database counts them."""
         _, header = connection.read("main", 0, *PAGES)
         return max(1, int.from_bytes(header)) * self._page
 
@@ -154,12 +155,12 @@ def stat_of(name: str) -> os.stat_result:
 
 
 def identity(found: os.stat_result) -> Identity:
-    """Return what tells a file from every other one of this machine."""
+    """Return what distinguishes a file from every other file of this machine."""
     return Identity(found.st_dev, found.st_ino)
 
 
 def truncated(name: str) -> Unusable:
-    """Return what to raise if a file has lost its end."""
+    """Return the exception for a file that has lost its end."""
     return Unusable(
         f"{PurePath(name).name} was truncated while it was in use: restore the store from a "
         "backup, and restart the service"

@@ -1,4 +1,4 @@
-"""What stands in the file: one table of messages, and whose it is."""
+"""The schema of the file: one table of messages, and the marks that it is hasher's."""
 
 from pathlib import Path, PurePath
 
@@ -32,7 +32,7 @@ def exists(path: str) -> bool:
 
 
 def create(path: str) -> None:
-    """Make the file and the table if they do not exist. One process at a time may do it."""
+    """Make the file and the table if they do not exist. Only one process at a time may call it."""
     connection = apsw.Connection(path)
     try:
         connection.pragma("journal_mode", "wal")
@@ -43,7 +43,7 @@ def create(path: str) -> None:
 
 
 def require(connection: apsw.Connection) -> None:
-    """Unusable if the database is not hasher's, or that of another hasher."""
+    """Raise Unusable if the database is not hasher's, or has another version of the schema."""
     name = PurePath(connection.filename).name
     if connection.pragma("application_id") != APPLICATION:
         raise Unusable(f"{name} is a database of another program")

@@ -1,4 +1,4 @@
-"""The statements: rows of a digest's 32 bytes and a message, over a connection that is given."""
+"""The statements on the table: its rows are a digest's 32 bytes and a message."""
 
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +36,7 @@ def store_each(connection: apsw.Connection, rows: Sequence[Row]) -> list[Outcome
 
 
 def store(connection: apsw.Connection, row: Row) -> Outcome:
-    """Store a row, over anything else that has its digest."""
+    """Store a row, in place of anything else under its digest."""
     connection.execute(ADD, row)
     if connection.changes():
         return Outcome.NEW
@@ -45,7 +45,7 @@ def store(connection: apsw.Connection, row: Row) -> Outcome:
 
 
 def store_all(connection: apsw.Connection, rows: Sequence[Row]) -> Stored:
-    """Store rows; return how many came to what."""
+    """Store rows; return how many came to each outcome."""
     before = connection.total_changes()
     connection.executemany(ADD, rows)
     new = connection.total_changes() - before
@@ -113,7 +113,7 @@ def read(connection: apsw.Connection, row: int) -> bytes | None:
 
 
 def behind(digest: bytes) -> bytes | None:
-    """Return where the index may be readable again: behind all that begin with the same two bytes.
+    """Return where the index may be readable again: after all that begin with the same two bytes.
 
     A page of it has some hundred digests, so this passes over few that are whole.
     """

@@ -1,4 +1,4 @@
-"""Whose turn it is to write, among the threads and processes that share a file."""
+"""The turn to write, among the threads and processes that share a file."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ NAP = 0.0005  # seconds between two looks at whether another process has ended i
 class Turn:
     """The lock of the file `path` (flock(2)), which is made if it does not exist.
 
-    Those that poll SQLite's own lock sleep in ever longer naps, and of two busy ones one starves
+    Processes that poll SQLite's own lock sleep longer and longer, and of two busy ones, one starves
     for seconds.
     """
 
@@ -24,7 +24,7 @@ class Turn:
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[None]:
-        """Hold it; TimeoutError after `deadline`, a time of `time.monotonic`."""
+        """Hold the turn. TimeoutError after `deadline`, a time of `time.monotonic`."""
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise TimeoutError("another thread does not end its turn to write")
         try:
@@ -41,7 +41,7 @@ class Turn:
             self._lock.release()
 
     def close(self) -> None:
-        """Close the file; a process that shares it by a fork keeps its turn."""
+        """Close the file. A process that shares it after a fork keeps its turn."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -54,7 +54,7 @@ class Turn:
 
 
 def locked(descriptor: int) -> bool:
-    """Lock an open file; False if another process has."""
+    """Lock an open file; return False if another process has locked it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
