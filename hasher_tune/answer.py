@@ -12,7 +12,7 @@ WIDTH, ROW, LEFT = 720, 26, 130  # of the picture, in pixels
 
 
 def told(question: Question, found: Found) -> str:
-    """The answer in words."""
+    """Return the answer in words."""
     what = "offered" if question.latency else "answered"
     parts = [
         lines(found.answer),
@@ -30,7 +30,7 @@ def told(question: Question, found: Found) -> str:
 
 
 def gained(found: Found) -> str:
-    """What the answer is worth."""
+    """Return in words what the answer gains over the defaults."""
     told = f"{found.gain:.2f} times the rate of the defaults ({found.default}), with 95 %"
     if found.choice == found.default:
         return "These are the defaults."
@@ -40,18 +40,18 @@ def gained(found: Found) -> str:
 
 
 def lines(setting: Setting) -> str:
-    """What to paste into an environment file; hasher's default for a variable is left out."""
+    """Return the lines for an environment file."""
     return "\n".join(f"{name}={value}" for name, value in wanted(setting).items())
 
 
 def wanted(setting: Setting) -> dict[str, str]:
-    """The variables to set."""
+    """Return the variables to set."""
     variables = setting.variables()
     return variables if setting.pinned else dict(list(variables.items())[:2])
 
 
 def others(found: Found) -> str:
-    """The settings that are as good, or may be."""
+    """Return in words the settings that are, or may be, as good."""
     rest = [str(one.setting) for one in found.standings if one.is_left]
     rest = [one for one in rest if one != str(found.answer)]
     if not rest:
@@ -62,7 +62,7 @@ def others(found: Found) -> str:
 
 
 def write(question: Question, found: Found, folder: Path) -> None:
-    """tune-<store>.json and tune-<store>.svg in `folder`."""
+    """Write tune-<store>.json and tune-<store>.svg to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"tune-{re.split('[:+]', question.store)[0]}"
     (folder / f"{name}.json").write_text(json.dumps(figures(question, found), indent=1) + "\n")
@@ -70,7 +70,7 @@ def write(question: Question, found: Found, folder: Path) -> None:
 
 
 def figures(question: Question, found: Found) -> dict[str, Any]:
-    """What was asked and found; a URL may have a password, and is not told."""
+    """Return what was asked and found, without the store's URL, which may have a password."""
     asked = {**asdict(question), "store": re.split("://", question.store)[0]}
     return {"question": asked, "found": asdict(found)}
 
@@ -84,7 +84,7 @@ def write_environment(file: Path, setting: Setting) -> None:
 
 
 def picture(standings: list[Standing], answer: Setting) -> str:
-    """Each candidate's interval against the best, in SVG; a scale from 0 to 1.2 times the best."""
+    """Return each candidate's interval as SVG, on a scale from 0 to 1.2 times the best."""
 
     def across(ratio: float) -> float:
         return LEFT + (WIDTH - LEFT - 20) * min(ratio, 1.2) / 1.2

@@ -1,9 +1,9 @@
-"""Clients that ask at a pace of their own, and count the time from when a request was due.
+"""Clients that send at a pace of their own, and count the time from when a request was due.
 
-wrk, hey and h2load ask again only when they were answered: while a server stands still, they wait
-with it, and nobody counts the requests that should have come meanwhile (Gil Tene's coordinated
-omission). A server stood still for half a second of six: `h2load --rps` told a mean of 2 ms, and it
-was 21 ms. vegeta and oha do better; neither Debian nor PyPI has them.
+wrk, hey and h2load send again only when they were answered: while a server stands still, they wait
+with it, and do not count the requests that should have come meanwhile (Gil Tene's coordinated
+omission). When a server stood still for half a second of six, `h2load --rps` reported a mean of 2
+ms; it was 21 ms. vegeta and oha do better; neither Debian nor PyPI has them.
 """
 
 import gc
@@ -25,7 +25,7 @@ from typing import Self
 
 from hasher_tune.traffic import Mix, of_seeds, requests
 
-WARM = 0.1  # of the time that connections are kept busy, which is not counted
+WARM = 0.1  # the share of the time that warms up, and is not counted
 TIMEOUT = 10.0  # seconds
 REST = rb") .*?\r\n[Cc]ontent-[Ll]ength: (\d+)\r\n(?:.*?\r\n)??\r\n"
 GOOD = re.compile(rb"HTTP/1\.1 (200|201" + REST, re.DOTALL)
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a client is to do."""
+    """What a client does."""
 
     port: int
     mix: Mix
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass
 class Answers:
-    """What came of a step: latencies in seconds, inf of a request that failed."""
+    """The answers of a step: latencies in seconds, inf for a request that failed."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Answers:
 
 
 class Connection:
-    """A connection on which one request at a time is asked."""
+    """A connection that carries one request at a time."""
 
     def __init__(self, port: int, poll: select.epoll) -> None:
         self._port, self._poll = port, poll
@@ -88,13 +88,13 @@ class Connection:
         self._received = b""
 
     def ask(self, request: bytes, due: float, answers: Answers) -> None:
-        """Send a request that was due at that time; what comes of it belongs to `answers`."""
+        """Send a request that was due at time `due`; its answer belongs to `answers`."""
         self.due, self.answers = due, answers
         with suppress(OSError):  # reading then says it too
             self._socket.sendall(request)
 
     def is_good(self, good: re.Pattern[bytes]) -> bool | None:
-        """Read what has come: whether the answer is good, or None if it is not yet whole."""
+        """Read what has come; return whether the answer is good, or None if it is not yet whole."""
         try:
             new = self._socket.recv(READ)
         except OSError:
@@ -109,7 +109,7 @@ class Connection:
         return True
 
     def renew(self) -> None:
-        """Begin anew, after a failure."""
+        """Connect again, after a failure."""
         self.close()
         self._open()
 
@@ -120,7 +120,7 @@ class Connection:
 
 
 class Client:
-    """So many connections to a server, and the requests that are due on them."""
+    """The connections of a plan to a server, and the requests that are due on them."""
 
     def __init__(self, plan: Plan, tag: str) -> None:
         self._plan, self._requests = plan, requests(plan.mix, tag)
@@ -131,10 +131,10 @@ class Client:
         self._idle = found
         self._due: deque[tuple[float, Answers]] = deque()
         self._counted: Answers | None = None
-        """What an answer is counted for at which the next request is due at once, if it is."""
+        """What the next request counts for, if it is due as soon as one is answered."""
 
     def run(self) -> list[Answers]:
-        """Do what the plan says; what came of each step that has begun."""
+        """Do what the plan says; return the answers of each step that has begun."""
         if self._plan.steps[0].rate is None:
             return [self._keep_busy(self._plan.steps[0].seconds)]
         found: list[Answers] = []
@@ -196,18 +196,18 @@ class Client:
             self._idle.append(connection)
 
     def _outstanding(self) -> list[tuple[float, Answers]]:
-        """When each request was due that has no answer, sent or not."""
+        """Return when each request without an answer was due, whether it was sent or not."""
         idle = set(map(id, self._idle))
         asked = [one for one in self._connections.values() if id(one) not in idle]
         return [*((one.due, one.answers) for one in asked), *self._due]
 
     def _lateness(self, answers: Answers, now: float) -> float:
-        """The 99th percentile of a step as it is now."""
+        """Return the 99th percentile of a step so far."""
         late = [now - due for due, step in self._outstanding() if step is answers]
         return Answers(1, answers.latencies + late).p99
 
     def _await_last(self, until: float) -> None:
-        """Take what answers still come; what has none by then has failed."""
+        """Take the answers that still come; requests without one by then have failed."""
         while self._outstanding() and time.monotonic() < until:
             self._work(min(until, time.monotonic() + 0.01))
         for _, answers in self._outstanding():
@@ -215,8 +215,8 @@ class Client:
 
 
 def ask(plan: Plan, tag: str) -> tuple[list[Answers], float]:
-    """Do a plan in this process; what came of it, and the seconds of a core that it took."""
-    of_seeds(plan.mix)  # which takes a moment at the first time
+    """Do a plan in this process; return its answers, and the seconds of a core that it took."""
+    of_seeds(plan.mix)  # takes a moment the first time
     client = Client(plan, tag)
     spent = time.process_time()
     try:
@@ -232,7 +232,7 @@ def prepare(cores: Sequence[int]) -> None:
 
 
 class Clients:
-    """Processes that ask together, for a `with` block."""
+    """Processes that send together, for a `with` block."""
 
     def __init__(self, processes: int, cores: Sequence[int]) -> None:
         self._processes, self._runs = processes, count()
@@ -240,7 +240,7 @@ class Clients:
             processes, get_context("spawn"), initializer=prepare, initargs=(cores,)
         )
         self.cpu = self.seconds = 0.0
-        """Seconds of a core that they took, of how many seconds in all."""
+        """Seconds of a core that they took, and seconds that passed."""
 
     def __enter__(self) -> Self:
         return self
@@ -249,7 +249,7 @@ class Clients:
         self._pool.shutdown()
 
     def run(self, plan: Plan) -> list[Answers]:
-        """Do a plan, each process its part; what came of each step that all of them have begun."""
+        """Do a plan, each process its part; return the answers of each step that all have begun."""
         number = self._processes
         steps = tuple(replace(x, rate=x.rate and x.rate / number) for x in plan.steps)
         part = replace(plan, steps=steps, connections=max(1, plan.connections // number))

@@ -50,12 +50,12 @@ def tune(options: argparse.Namespace) -> None:
 
 
 def say(line: str) -> None:
-    """Tell how it goes."""
+    """Report progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         prog="hasher tune", description="The settings that serve the most on this machine."
     )
@@ -84,21 +84,21 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Return a whole number of at least 1."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
 
 
 def store(text: str) -> str:
-    """A name of STORES, or a URL."""
+    """Return a name of STORES, or a URL."""
     if text not in STORES and "://" not in text:
         raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(STORES)}, and no URL")
     return text
 
 
 def aim(text: str) -> float | None:
-    """The most that a p99 may be, in seconds; None of `throughput`."""
+    """Return the highest p99 allowed, in seconds, or None for `throughput`."""
     what, _, limit = text.partition(" ")
     if what == "latency":
         return float(limit or 50) / 1000

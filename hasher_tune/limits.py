@@ -17,17 +17,17 @@ SPARE = 50  # connections to a store, for replicas, monitoring and operators
 
 @dataclass(frozen=True)
 class Limits:
-    """What could be read of them."""
+    """The limits that could be read."""
 
     files: int
-    """Of each process (ulimit -n; the hard limit, up to which hasher raises its own)."""
+    """Open files of a process: the hard limit, up to which hasher raises its own (ulimit -n)."""
     store: int | None
-    """Connections; None: no limit, or none that could be read."""
+    """Connections to the store, or None if no limit could be read."""
     clients: int
     """The connections of the clients."""
 
     def forbid(self, workers: int, threads: int) -> str:
-        """Why a setting cannot run; an empty text if it can."""
+        """Return why a setting cannot run, or an empty text if it can."""
         files, wanted = OTHER_FILES + threads * FILES_A_THREAD + self.clients, workers * threads
         if files > self.files:
             return f"a worker may need {files:,} files, and ulimit -n allows {self.files:,}"
@@ -36,7 +36,7 @@ class Limits:
         return ""
 
     def taken(self, server: Server, workers: int, threads: int) -> str:
-        """What a running service takes of them, in words."""
+        """Return in words what a running service takes of them."""
         files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in server.pids())
         allowed = f" (it takes {self.store:,})" if self.store else ""
         return (
@@ -46,13 +46,13 @@ class Limits:
 
 
 def of(url: str, clients: int) -> Limits:
-    """The limits of this machine and of the store at `url`."""
+    """Return the limits of this machine and of the store at `url`."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Limits(2**20 if hard == resource.RLIM_INFINITY else hard, store_limit(url), clients)
 
 
 def store_limit(url: str) -> int | None:
-    """The connections that a store takes: Redis's maxclients, PostgreSQL's max_connections."""
+    """Return the connections that Redis (maxclients) or PostgreSQL (max_connections) takes."""
     parts, said = urlsplit(url), ""
     if parts.scheme == "redis":
         answer = ask(parts.port or 6379, b"CONFIG GET maxclients", parts.hostname or "127.0.0.1")

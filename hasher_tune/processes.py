@@ -1,4 +1,4 @@
-"""Programs as processes: started, awaited, and ended with all that they have started themselves."""
+"""Programs as processes: started, awaited, and ended with their own child processes."""
 
 import os
 import random
@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds until something that should happen is taken not to
-MOMENT = 0.01  # seconds between two looks whether it has
+PATIENCE = 30.0  # seconds after which a condition counts as not met
+MOMENT = 0.01  # seconds between two checks of a condition
 ROW = 5  # ports side by side, as many as `make fleet` takes
 
 
@@ -36,9 +36,9 @@ def until(
 
 
 def rows() -> Iterator[int]:
-    """The first ports of rows that no other process of a test run is given, each once.
+    """Yield the first ports of rows that no other process of a test run gets, each once.
 
-    They lie below those that the system gives to clients, which may take one at any time.
+    They are below the ports that the system gives to clients.
     """
     part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
     firsts = range(10_000 + part * 5000, 15_000 + part * 5000, ROW)
@@ -50,13 +50,13 @@ ROWS = rows()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which nobody listens, nor on the next four of each: given once, to be used later."""
+    """Return ports, each once, on which no program listens, nor on the next four of each."""
     unused = (first for first in ROWS if not any(map(in_use, range(first, first + ROW))))
     return list(islice(unused, count))
 
 
 def in_use(port: int) -> bool:
-    """Whether the port cannot be listened on."""
+    """Return whether the port cannot be listened on."""
     try:
         socket.create_server(("", port)).close()
     except OSError:
@@ -65,15 +65,15 @@ def in_use(port: int) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Whether a program takes connections on this port of this machine."""
+    """Return whether a program takes connections on this port of this machine."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Process:
-    """A program in a session of its own, away from the terminal's Ctrl-C, that writes to `log`.
+    """A program in a session of its own, which Ctrl-C does not reach, and whose output is in `log`.
 
-    `options` are what subprocess.Popen takes besides.
+    `options` are further options of subprocess.Popen.
     """
 
     stop_signal = signal.SIGTERM
@@ -91,7 +91,7 @@ class Process:
         self._options = options
 
     def start(self) -> None:
-        """Start it; what it writes is added to the log."""
+        """Start it, and append its output to the log."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -104,7 +104,7 @@ class Process:
             )
 
     def runs(self) -> bool:
-        """Whether its first process lives."""
+        """Return whether its first process lives."""
         return self.process.poll() is None
 
     def terminate(self, grace: float = PATIENCE) -> None:
@@ -116,7 +116,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """End what is left of it: a killed master of nginx leaves workers, which keep the port."""
+        """Kill all its processes: workers of a killed nginx master live on, and keep the port."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

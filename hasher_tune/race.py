@@ -69,7 +69,7 @@ class Sample:
         return cls(fmean(kept), squares / (count - 1) / factor, count, len(kept) - 1)
 
     def interval(self, error: float, borrowed: float = 0.0, freedom: int = 0) -> Interval:
-        """Where the ratio lies but for the chance `error`.
+        """Return the interval of the ratio, which misses it with the chance `error`.
 
         A variance that is known from elsewhere may be borrowed, with its degrees of freedom.
         """
@@ -135,7 +135,7 @@ class Race(Generic[C]):
                 self.gone[candidate] = found
 
     def rounds(self, candidate: C) -> int:
-        """In how many blocks this one was measured."""
+        """Return in how many blocks `candidate` was measured."""
         return len(self._logs[candidate])
 
     @property
@@ -186,7 +186,7 @@ class Race(Generic[C]):
         return Sample.of(logs).interval(error, self._common_variance, BORROWED)
 
     def _differences(self, one: C, other: C) -> list[float]:
-        """The logarithms of their ratios, block by block."""
+        """Return the logarithms of their ratios, block by block."""
         ours, theirs = self._logs[one], self._logs[other]
         first = max(self._joined[one], self._joined[other])
         ours, theirs = ours[first - self._joined[one] :], theirs[first - self._joined[other] :]

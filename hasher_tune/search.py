@@ -49,7 +49,7 @@ class Setting:
     pinned: bool = False
 
     def variables(self) -> dict[str, str]:
-        """The environment that says so."""
+        """Return the setting as environment variables."""
         return {
             "WEB_CONCURRENCY": str(self.workers),
             "HASHER_THREADS": str(self.threads),
@@ -89,20 +89,20 @@ class Question:
 
     @property
     def most_workers(self) -> int:
-        """So many may be tried; a dict in memory has one."""
+        """The most workers to try; a dict in memory has one."""
         return 1 if self.store == "memory" else 2 * len(self.server_cores)
 
     def default(self) -> Setting:
-        """What hasher does unless it is told otherwise."""
+        """Return what hasher does by default."""
         return Setting(1 if self.store == "memory" else len(self.server_cores), 8)
 
     def first(self) -> list[Setting]:
-        """The candidates of the first block."""
+        """Return the candidates of the first block."""
         workers = {1, self.default().workers}
         return sorted({Setting(number, threads) for number in workers for threads in (2, 8)})
 
     def neighbours(self, of: Setting) -> list[Setting]:
-        """What differs from it by one step, within what may be tried."""
+        """Return what differs from `of` by one step, within what may be tried."""
         w, t = of.workers, of.threads
         near = [replace(of, workers=number) for number in (2 * w, w // 2)]
         near += [replace(of, threads=number) for number in (2 * t, t // 2)]
@@ -143,7 +143,7 @@ class Field:
             seeds.store_all(self.servers[setting].port, seeds_of(self.question.mix))
 
     def service(self, setting: Setting) -> Server:
-        """A service to start."""
+        """Return a service to start."""
         (port,) = free_ports(1)
         settings = {
             "HASHER_STORE": self.url,
@@ -162,7 +162,7 @@ class Field:
             list(pool.map(Server.terminate, [self.servers.pop(setting) for setting in settings]))
 
     def measure(self, setting: Setting) -> float:
-        """Requests a second: those that were answered, or could be offered."""
+        """Return the requests a second that were answered, or could be offered."""
         if self.question.latency is None:
             return self._answered(setting)
         return self._offered(setting, self.question.latency)
@@ -173,7 +173,7 @@ class Field:
         return max(found.rate, 1.0)
 
     def _offered(self, setting: Setting, latency: float) -> float:
-        """The rate at which p99 passes `latency`, while more and more is offered."""
+        """Offer more and more; return the rate at which p99 passes `latency`."""
         if setting not in self._start_at:
             self._start_at[setting] = self._answered(setting) / 2
             self.answers[setting].clear()
@@ -193,13 +193,13 @@ class Field:
         return Plan(port, self.question.mix, steps, connections, **patience)
 
     def p99(self, setting: Setting) -> float:
-        """The 99th percentile of a setting's latencies, in seconds, a median of measurements."""
+        """Return the 99th percentile of latencies, in seconds: the median of all measurements."""
         found = [answers.p99 for answers in self.answers[setting]]
         return float(median(found)) if found else 0.0
 
 
 def listed(cores: str) -> set[int]:
-    """The cores of a list such as 0,2-3, as taskset takes it."""
+    """Return the cores of a list such as 0,2-3, as taskset takes it."""
     found: set[int] = set()
     for part in cores.split(","):
         first, _, last = part.partition("-")
@@ -209,7 +209,7 @@ def listed(cores: str) -> set[int]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder in this one: /tmp may be in memory, where syncing is free."""
+    """Lend an empty folder in this one: /tmp may be in memory, where syncing is free."""
     with TemporaryDirectory(prefix=".tune-", dir=Path.cwd()) as folder:
         yield Path(folder)
 
@@ -228,7 +228,7 @@ def crossing(rates: list[float], p99s: list[float], latency: float) -> float:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a candidate stands to the best."""
+    """How a candidate compares with the best."""
 
     setting: Setting
     against_best: Interval
@@ -293,13 +293,13 @@ class Search:
         self.tried = set(self.race.left)
 
     def allowed(self, settings: list[Setting]) -> list[Setting]:
-        """Those that no limit forbids."""
+        """Return the settings that no limit forbids."""
         reasons = {one: self.limits.forbid(one.workers, one.threads) for one in settings}
         self.refused |= {one: reason for one, reason in reasons.items() if reason}
         return [one for one, reason in reasons.items() if not reason]
 
     def simplicity(self, setting: Setting) -> tuple[float, ...]:
-        """What is preferred where speed tells no difference: less of it."""
+        """Return what decides between settings of equal speed: the least is preferred."""
         return setting.workers, setting.threads, self.field.p99(setting)
 
     def run(self, until: float) -> None:
@@ -312,12 +312,12 @@ class Search:
                 return
 
     def block(self) -> bool:
-        """Measure each candidate left, in random order; True if that made a look due."""
+        """Measure each candidate left, in random order; return True if a look was due."""
         order = random.sample(self.race.left, len(self.race.left))
         return self.race.add({setting: self.field.measure(setting) for setting in order})
 
     def changed(self) -> bool:
-        """Stop what has left, and start what is worth trying; whether anything new takes part."""
+        """Stop what has left, start what is worth trying; return whether anything new takes part."""
         self.field.stop([*(set(self.field.servers) - set(self.race.left) - {self.default})])
         few = len(self.race.left) <= FEW or self.race.is_decided
         near = self.field.question.neighbours(self.race.best) if few else []
@@ -329,7 +329,7 @@ class Search:
         return any(self.race.rounds(one) < FIRST_LOOK for one in self.race.left)
 
     def progress(self, until: float) -> str:
-        """The race as it stands, in a line."""
+        """Return the state of the race in a line."""
         best, left = self.race.best, max(0.0, until - time.monotonic())
         others = ", ".join(str(one) for one in sorted(self.race.left) if one != best)
         return (
@@ -371,7 +371,7 @@ class Search:
         return self.default if is_uncertain or gain.high < 1 else choice
 
     def measured_anew(self, choice: Setting, end: float) -> dict[Setting, list[float]]:
-        """Fresh measurements of the choice and of the defaults, side by side."""
+        """Return new measurements of the choice and of the defaults, side by side."""
         pair = sorted({choice, self.default})
         rates: dict[Setting, list[float]] = {setting: [] for setting in pair}
         for done in range(PAIRS.stop):

@@ -23,11 +23,11 @@ class Client:
         self.connection.close()
 
     def get(self, digest: str, status: int, body: bytes) -> None:
-        """Read; Failed unless just that is answered."""
+        """Read. Failed unless the answer has this status and body."""
         self._expect([status], body, "GET", f"/messages/{digest}")
 
     def post(self, sent: bytes, statuses: Iterable[int], body: bytes, kind: str = "json") -> None:
-        """Write application/`kind`; Failed unless just that is answered, with one of `statuses`."""
+        """Write application/`kind`. Failed unless the answer has one of `statuses` and this body."""
         headers = {"Content-Type": f"application/{kind}"}
         self._expect(statuses, body, "POST", "/messages", sent, headers)
 
@@ -43,22 +43,22 @@ class Client:
 
 
 def message(number: int, size: int = 100) -> str:
-    """The seed of that number, of so many bytes, unlike any message that is sent otherwise."""
+    """Return the seed of this number, of `size` bytes, unlike any message that is not a seed."""
     return f"seed {number:010d} ".ljust(size, "y")
 
 
 def line(key: str, value: str) -> bytes:
-    """A JSON object of one plain text, as every contender writes it."""
+    """Return a JSON object with one plain text, as every contender writes it."""
     return f'{{"{key}":"{value}"}}\n'.encode()
 
 
 def lines(key: str, values: Iterable[str]) -> bytes:
-    """So many of them, one a line."""
+    """Return a JSON object for each of `values`, one a line."""
     return b"".join(line(key, value) for value in values)
 
 
 def digest_of(text: str) -> str:
-    """The digest of a message."""
+    """Return the digest of a message."""
     return sha256(text.encode()).hexdigest()
 
 

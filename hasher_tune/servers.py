@@ -19,7 +19,7 @@ class Failed(Exception):
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment of this process without what would set up a server, and with `changes`."""
+    """Return the environment of this process, without a server's variables and with `changes`."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return {**plain, **changes}
 
@@ -63,7 +63,7 @@ class Server(Process):
         self.terminate()
 
     def answers(self) -> bool:
-        """Whether it answers; Failed with the end of its log if it has ended."""
+        """Return whether it answers. Failed with the end of its log if it has ended."""
         if not self.runs():
             lines = self.log_file.read_text(errors="replace").splitlines() or ["it said nothing"]
             raise Failed(f"it ended at start: {lines[-1]}")
@@ -77,12 +77,12 @@ class Server(Process):
             connection.close()
 
     def memory(self) -> float:
-        """MB that its processes hold together: PSS, which counts shared pages once."""
+        """Return the MB that its processes hold together: PSS, which counts shared pages once."""
         held = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids()]
         return sum(int(text.split("\nPss:")[1].split()[0]) for text in held) * 1024 / 1e6
 
     def cpu(self) -> int:
-        """The nanoseconds of a core that its threads have taken so far, of those that live.
+        """Return the nanoseconds of a core that its living threads have taken so far.
 
         The scheduler counts them itself (proc(5), schedstat), at every switch.
         """
@@ -94,7 +94,7 @@ class Server(Process):
         return taken
 
     def pids(self) -> list[int]:
-        """The processes of its session."""
+        """Return the ids of the processes of its session."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):

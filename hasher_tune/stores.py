@@ -22,19 +22,19 @@ MASTERS = 3  # the fewest that redis-cli makes a cluster of
 
 @contextmanager
 def memory(_folder: Path) -> Iterator[str]:
-    """A dict in the worker."""
+    """Yield the URL of a dict in the worker."""
     yield "memory://"
 
 
 @contextmanager
 def sqlite(folder: Path) -> Iterator[str]:
-    """A file, synced before every acknowledgement."""
+    """Yield the URL of a file that is synced before every acknowledgement."""
     yield f"sqlite:///{folder}/messages.db"
 
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """One server that keeps nothing on the disk."""
+    """Run one server that keeps nothing on the disk, and yield its URL."""
     (port,) = free_ports(1)
     with redis_server(folder, port):
         yield f"redis://127.0.0.1:{port}"
@@ -42,7 +42,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
-    """Three masters that keep nothing on the disk, without replicas."""
+    """Run three masters without replicas that keep nothing on the disk, and yield their URL."""
     ports = free_ports(2 * MASTERS)
     addresses = [f"127.0.0.1:{port}" for port in ports[:MASTERS]]
     with ExitStack() as stack:
@@ -58,7 +58,7 @@ def cluster(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """One server with its own settings, durable; it refuses to be root."""
+    """Run one durable server with default settings, not as root, and yield its URL."""
     user: dict[str, Any] = {} if os.geteuid() else {"user": "nobody", "group": "nogroup"}
     (port,) = free_ports(1)
     with TemporaryDirectory(prefix="hasher-postgresql-", dir="/var/tmp") as home:
@@ -83,13 +83,13 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[str]]] = {
 
 
 def opened(store: str, folder: Path) -> AbstractContextManager[str]:
-    """A block with the URL of a store: an empty one of STORES, or one that is there, by its URL."""
+    """Return a block with the URL of an empty store of STORES, or with the given URL."""
     return nullcontext(store) if "://" in store else STORES[store](folder)
 
 
 @contextmanager
 def redis_server(folder: Path, port: int, *options: str) -> Iterator[None]:
-    """A redis-server with its files in `folder`."""
+    """Run a redis-server with its files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [installed("redis-server"), "--port", str(port), "--dir", str(folder)]
     command += ["--bind", "127.0.0.1", "--save", "", *options]
@@ -99,7 +99,7 @@ def redis_server(folder: Path, port: int, *options: str) -> Iterator[None]:
 
 @contextmanager
 def running(server: Process, port: int) -> Iterator[None]:
-    """A block in which a server listens, and then ends without ceremony."""
+    """Run a server: it listens when the block begins, and is killed at its end."""
     server.start()
     try:
         until(lambda: listens(port), fault=f"no answer of {server.command[0]}")
@@ -111,25 +111,25 @@ def running(server: Process, port: int) -> Iterator[None]:
 
 
 def executable(name: str) -> str | None:
-    """The path of a program, or None; PostgreSQL's own are not on the PATH of Debian."""
+    """Return the path of a program, or None. Debian does not put PostgreSQL's on the PATH."""
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))[-1:]
     return shutil.which(name) or next(map(str, newest), None)
 
 
 def installed(name: str) -> str:
-    """The path of a program; Failed if there is none."""
+    """Return the path of a program. Failed if it is not installed."""
     if path := executable(name):
         return path
     raise Failed(f"{name} is not installed")
 
 
 def is_whole(port: int) -> bool:
-    """Whether this server knows who has every slot of its cluster."""
+    """Return whether this server knows the holder of every slot of its cluster."""
     return b"cluster_state:ok" in ask(port, b"CLUSTER INFO")
 
 
 def ask(port: int, command: bytes, host: str = "127.0.0.1") -> bytes:
-    """What a Redis server answers to a command, its first packet; nothing if it is not there."""
+    """Return the first packet of a Redis server's reply, or b"" if the server is not there."""
     with suppress(OSError), socket.create_connection((host, port), 1) as connection:
         connection.sendall(command + b"\r\n")
         return connection.recv(65536)

@@ -17,7 +17,7 @@ LINES = 1_000_000  # of an access log; what is behind them changes the mix no mo
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of the requests, and how large messages are."""
+    """The shares of kinds of requests, and the sizes of messages."""
 
     reads: float
     """The share of requests that read a message."""
@@ -41,8 +41,7 @@ MIXES = {"reads": Mix(1.0), "writes": Mix(0.0), "mixed": Mix(0.8)}
 def recorded(lines: Iterable[str]) -> Mix:
     """Return the mix of an access log that hasher wrote with HASHER_ACCESS_LOG=json.
 
-    Lines that are none of it, and requests that are no message's, are passed over; Failed if
-    nothing is left.
+    Other lines, and requests that are not for a message, are skipped. Failed if nothing is left.
     """
     reads: list[int] = []
     writes: list[int] = []
@@ -64,7 +63,7 @@ def recorded(lines: Iterable[str]) -> Mix:
 
 
 def records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The requests for messages in a log."""
+    """Yield the requests for messages in a log."""
     for line in lines:
         try:
             record = json.loads(line)
@@ -75,25 +74,25 @@ def records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def share(status: int, statuses: Sequence[int]) -> float:
-    """The share of this status."""
+    """Return the share of `status` in `statuses`."""
     return statuses.count(status) / len(statuses) if statuses else 0.0
 
 
 def seeds_of(mix: Mix) -> list[str]:
-    """The messages that are to be stored before anything is asked."""
+    """Return the messages to store before the first request."""
     chance = random.Random(1)
     return [message(number, chance.choice(mix.sizes)) for number in range(1000)]
 
 
 @cache
 def of_seeds(mix: Mix) -> tuple[list[bytes], list[bytes]]:
-    """Requests that read each of the seeds, and that write it."""
+    """Return a request that reads each of the seeds, and one that writes it."""
     texts = seeds_of(mix)
     return [get(digest_of(text)) for text in texts], [post(text) for text in texts]
 
 
 def requests(mix: Mix, tag: str) -> Iterator[bytes]:
-    """Yield requests for ever. `tag` is one that no other client has: its messages are new."""
+    """Yield requests without end. No other client may have `tag`: it makes messages new."""
     chance = random.Random(tag)
     gets, posts = of_seeds(mix)
     fillers = ["x" * max(0, size - len(tag) - 10) for size in mix.sizes]
@@ -108,12 +107,12 @@ def requests(mix: Mix, tag: str) -> Iterator[bytes]:
 
 
 def get(digest: str) -> bytes:
-    """A request that reads."""
+    """Return a request that reads."""
     return f"GET /messages/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def post(text: str) -> bytes:
-    """A request that writes."""
+    """Return a request that writes."""
     body = f'{{"message":"{text}"}}'
     head = "POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()

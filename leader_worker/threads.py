@@ -286,7 +286,7 @@ class Threads:
             self.log.access(response, request, environ, datetime.now(UTC) - started)
 
     def read_rest(self, conn: Connection, request: Any) -> None:
-        """Read the rest of a body for the application if that is little, and the client goes on."""
+        """Read what the application left of a body if that is little, and the client goes on."""
         body, response = request.body, conn.response
         if is_unread(body) and not response.closes:
             try:

@@ -1,5 +1,5 @@
 """`postgresql://`: a table that many machines share, durable on the server's disk.
 
-`location` reads the URL, `schema` makes and knows the table, `driver` has the statements that store
-and find messages. `pool` hands out connections, and `connection` waits for their answers.
+`location` reads the URL, `schema` makes and checks the table, `driver` has the statements that
+store and find messages, `pool` hands out connections, and `connection` waits for their answers.
 """

@@ -1,7 +1,7 @@
-"""One connection: statements that are prepared once, and whose answer is not waited for long.
+"""A connection that prepares statements once, and does not wait long for their answers.
 
-It speaks to libpq (https://www.psycopg.org/psycopg3/docs/api/pq.html) below psycopg's cursors,
-which cost as much of the processor as all the rest of a read.
+It uses libpq (https://www.psycopg.org/psycopg3/docs/api/pq.html) below psycopg's cursors, which
+take as much processor time as the rest of a read.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow, tuple_row
 
 OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
-SPEED = 20_000_000  # bytes a second that a large message may take beside
+SPEED = 20_000_000  # bytes of a large message that give a statement a second more
 CANCEL = 0.2  # seconds for asking the server to give a statement up
 IDLE = 1.0  # seconds without use after which a connection is looked at before it is used again
 BINARY = 1
 
 
 class Lost(psycopg.OperationalError):
-    """The connection ended before the answer came: nobody knows what the statement did."""
+    """The connection ended before the answer came: it is unknown what the statement did."""
 
 
 class Statement(NamedTuple):
@@ -40,7 +40,7 @@ class Statement(NamedTuple):
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection that commits each statement by itself."""
+    """A connection that commits each statement on its own."""
 
     prepares = True
     """Whether the server keeps prepared statements for this connection."""
@@ -58,7 +58,7 @@ class Connection(psycopg.Connection[TupleRow]):
     def connect(  # type: ignore[override] # it takes what the pool is given for it
         cls, conninfo: str = "", *, tell: Callable[[Exception | None], None], prepare: bool
     ) -> Self:
-        """Connect, and tell how that went; autocommit is on."""
+        """Connect with autocommit, and call `tell` with the exception, or with None on success."""
         try:
             connection = super().connect(conninfo, autocommit=True, prepare_threshold=None)
         except (psycopg.Error, OSError) as error:
@@ -78,8 +78,8 @@ class Connection(psycopg.Connection[TupleRow]):
     def ask(self, statement: Statement, values: Sequence[bytes], seconds: float) -> PGresult:
         """Return what the server answers to `statement`.
 
-        A psycopg.Error says in one line what it answers instead, Lost that the connection ended,
-        and TimeoutError that there was no answer; the connection is closed then.
+        Raises a psycopg.Error with the server's error in one line, Lost if the connection ended,
+        and TimeoutError if no answer came; the connection is closed then.
         """
         seconds += sum(map(len, values)) / SPEED
         formats = [BINARY] * len(values)
@@ -94,7 +94,7 @@ class Connection(psycopg.Connection[TupleRow]):
         return self._answer(seconds)
 
     def _answer(self, seconds: float) -> PGresult:
-        """Wait for the results of what was sent; the last of them."""
+        """Wait for the results of what was sent, and return the last."""
         results: list[PGresult] = self.wait(execute(self.pgconn), timeout=seconds)
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
@@ -124,14 +124,14 @@ class Connection(psycopg.Connection[TupleRow]):
             raise TimeoutError("it did not answer in time") from None
 
     def _give_up(self) -> None:
-        """Close the connection, and have the server end the statement, which would hold a place."""
+        """Cancel the statement in the server, which would hold a place there, and close."""
         with suppress(psycopg.Error):
             self.cancel_safe(timeout=CANCEL)
         self.close()
 
 
 def listener(warnings: list[str]) -> Callable[[Diagnostic], None]:
-    """Return what appends the server's warnings to `warnings`."""
+    """Return a function that appends the server's warnings to `warnings`."""
 
     def hear(notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":

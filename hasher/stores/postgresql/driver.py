@@ -52,7 +52,7 @@ ON CONFLICT (digest) DO UPDATE SET message = excluded.message
 WHERE kept.message IS DISTINCT FROM excluded.message
 RETURNING digest, xmax = 0
 """
-# Where not even a comparison can read what stands there.
+# For a stored message that not even a comparison can read.
 REPLACE = """
 INSERT INTO {table} (digest, message) VALUES ($1, $2)
 ON CONFLICT (digest) DO UPDATE SET message = excluded.message
@@ -67,7 +67,7 @@ SELECT digest, message FROM (
 KEYS = "SELECT digest FROM {table} WHERE digest > $1 ORDER BY digest LIMIT 100"
 COUNT = "SELECT count(*) FROM {table} WHERE digest >= $1 AND digest < $2"
 
-GROUP, GROUP_BYTES = 2000, 4 * 1024 * 1024  # messages put in one statement; whichever comes first
+GROUP, GROUP_BYTES = 2000, 4 * 1024 * 1024  # messages put in one statement; either ends a group
 PATIENCE = 0.8  # seconds for which a thread waits for those that write before it
 READ = 1.4  # seconds that a page, or a part of the count, may take
 
@@ -82,7 +82,7 @@ Row = tuple[bytes, bytes]  # the digest's 32 bytes, and the message
 class PostgreSQLDriver(Driver):
     """Messages in a table, by the digest's 32 bytes.
 
-    Of the threads that wait to write, one stores the messages of all in one statement.
+    One of the threads that wait to write stores the messages of all of them in one statement.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, OSError)
@@ -105,7 +105,7 @@ class PostgreSQLDriver(Driver):
         os.register_at_fork(after_in_child=lambda: (start := ours()) and start())
 
     def _start(self) -> None:
-        """Begin with no connection and no writer, in a new process too."""
+        """Begin with no connection and no writer, after a fork too."""
         self._connections.forget()
         self._group = GroupCommit(self._commit, PATIENCE)
 
@@ -125,11 +125,11 @@ class PostgreSQLDriver(Driver):
             return self._put_alone(*row)
 
     def _commit(self, rows: Sequence[Row], _deadline: float) -> list[Outcome]:
-        """Store what threads have brought, in one statement."""
+        """Store the rows of several threads in one statement."""
         if len(rows) == 1:
             return [self._put_alone(*rows[0])]
         written = self._put_rows(sorted(dict(rows).items()))
-        # The second of two that bring the same message repeats it.
+        # If two threads bring the same message, the second repeats it.
         return [written.pop(key, Outcome.REPEATED) for key, _ in rows]
 
     def _put_alone(self, key: bytes, message: bytes) -> Outcome:
@@ -156,7 +156,7 @@ class PostgreSQLDriver(Driver):
         return [written.get(key, Outcome.REPEATED) for key, _ in rows]
 
     def _put_rows(self, rows: Sequence[Row]) -> dict[bytes, Outcome]:
-        """Store rows of distinct digests, in their order; return what came to those it wrote."""
+        """Store rows of distinct digests, in their order; return the outcomes of those written."""
         keys, messages = zip(*rows, strict=True)
         answer = self._ask(self._put_many, array(keys), array(messages))
         return {key: NEW_OR_MENDED[new] for key, new in rows_of(answer)}
@@ -176,7 +176,7 @@ class PostgreSQLDriver(Driver):
             yield from ((key.hex(), message) for key, message in page)
 
     def _read_page(self, last: bytes) -> list[tuple[bytes, bytes | None]]:
-        """Return the rows behind `last`; None takes the place of what cannot be read."""
+        """Return the rows after `last`; None takes the place of a message that cannot be read."""
         try:
             page = self._ask(self._page, last, seconds=READ)
         except DataCorrupted:
@@ -206,7 +206,7 @@ class PostgreSQLDriver(Driver):
         self._connections.close()
 
     def _ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
-        """Return the server's answer, or raise what its error means here."""
+        """Return the server's answer, or raise the driver's exception for its error."""
         try:
             return self._connections.ask(statement, *values, seconds=seconds)
         except DiskFull as error:
@@ -223,7 +223,7 @@ class PostgreSQLDriver(Driver):
 def grouped(messages: Sequence[tuple[str, bytes]]) -> Iterator[list[Row]]:
     """Yield rows in groups for one statement each.
 
-    All are in one order, so that of several at once none waits for another in a circle.
+    All are in one order, so that several statements at once cannot deadlock.
     """
     group: list[Row] = []
     size = 0
@@ -252,5 +252,5 @@ def rows_of(answer: PGresult) -> Iterator[tuple[bytes, ...]]:
 
 
 def integer(answer: PGresult) -> int:
-    """Return a number of the first row."""
+    """Return the number in the first row."""
     return int.from_bytes(answer.get_value(0, 0) or b"", "big")

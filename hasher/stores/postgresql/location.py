@@ -1,4 +1,4 @@
-"""What a `postgresql://` URL says."""
+"""The location that a `postgresql://` URL names."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class PostgreSQLLocation(Location):
     """A table in a database, on the first of some servers that takes writes."""
 
     conninfo: str = field(repr=False)
-    """As libpq takes it, with the password."""
+    """The connection string for libpq, with the password."""
     table: str
     prepare: bool
 
@@ -94,7 +94,7 @@ def address_of(url: SplitResult) -> dict[str, str]:
 
 
 def host_and_port(address: str) -> tuple[str, str]:
-    """Return the host and port of one server; ValueError if the port is none."""
+    """Return the host and port of one server. ValueError if the port is not one."""
     try:
         split = urlsplit(f"//{address}")
         return unquote(split.hostname or ""), str(split.port or 5432)
@@ -103,10 +103,10 @@ def host_and_port(address: str) -> tuple[str, str]:
 
 
 def options_of(query: dict[str, str], *, prepare: bool) -> str:
-    """Take the options that the server starts a session with out of `query`.
+    """Remove the options of the server's session from `query`, and return them.
 
-    PgBouncer refuses a session with options of its own, so that with `prepare=off` there are only
-    those that the URL asks for.
+    PgBouncer refuses a session with options, so with `prepare=off` there are only those that the
+    URL asks for.
     """
     asked = query.pop("options", "")
     synchronous = query.pop("synchronous", None)
@@ -120,7 +120,7 @@ def options_of(query: dict[str, str], *, prepare: bool) -> str:
 
 
 def conninfo_of(asked: dict[str, str]) -> str:
-    """Return what libpq is given, once it has accepted it."""
+    """Return the connection string, once libpq has accepted it."""
     named: dict[str, Any] = {name: value for name, value in asked.items() if value}
     root = named.get("sslrootcert", "system")
     if root != "system" and not Path(root).is_file():

@@ -1,4 +1,4 @@
-"""The connections of this process: made after the fork, waited for briefly, tried again once."""
+"""The connections of this process: made after the fork, and waited for briefly."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ LIMIT = 1.5  # seconds for all attempts
 NAP = 0.02  # seconds before a transaction that was in another's way is tried again
 AGAIN = 0.1  # seconds after which a connection that could not be made is tried for the last time
 
-# It warns of connections that end; the driver says so itself, to those who ask it.
+# The pool warns of connections that end; the driver raises an exception when it matters.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
@@ -40,9 +40,9 @@ class Connections:
         self.forget()
 
     def forget(self) -> None:
-        """Begin with no connection, as a new process must: those of its parent are not its own.
+        """Begin with no connection, as a forked process must.
 
-        They are kept, since closing them here would end the parent's sessions.
+        The connections of its parent are kept: closing them here would end the parent's sessions.
         """
         if self._pool is not None:
             self._inherited.append(self._pool)
@@ -72,7 +72,7 @@ class Connections:
 
     @contextmanager
     def borrowed(self) -> Iterator[Connection]:
-        """Lend a connection for statements of which none is tried again."""
+        """Lend a connection, on which no statement is tried again."""
         self._outage.require_over()
         deadline = monotonic() + LIMIT
         try:
@@ -129,7 +129,7 @@ class Connections:
             self._give_back(connection)
 
     def _take(self, deadline: float, since: float = 0.0) -> Connection:
-        """Take a connection out of the pool: made after `since`, and alive a moment ago."""
+        """Take a connection out of the pool that was made after `since`, and is not stale."""
         pool = self._pool or self._open()
         while True:
             try:
@@ -162,11 +162,11 @@ class Connections:
             return self._pool
 
     def _told(self, failure: Exception | None) -> None:
-        """Keep how the last attempt to connect went."""
+        """Keep the failure of the last attempt to connect, or None."""
         self._failure = failure
 
     def _unavailable(self) -> Exception:
-        """Return why there is no connection, for this call and those right behind it."""
+        """Return why there is no connection, and begin an outage with this reason."""
         if self._failure is None:
             reason = "no connection came free in time"
         else:

@@ -10,7 +10,7 @@ from hasher.stores.postgresql.connection import Connection
 
 VERSION = 1
 MARK = "hasher schema "  # the table's comment is this and its version
-LOCK = 0x68617368  # "hash": who makes the table holds this advisory lock
+LOCK = 0x68617368  # "hash": the advisory lock under which the table is made
 
 FIND = """
 SELECT obj_description(found, 'pg_class') AS comment, persistence, may,
@@ -34,7 +34,7 @@ COMMENT ON TABLE {name} IS '{mark}{version}'
 
 
 class Found(NamedTuple):
-    """What the server says of the table and of itself; None if it does not say."""
+    """What the server says of the table and of itself; None for what it does not say."""
 
     comment: str | None
     persistence: str | None
@@ -71,7 +71,7 @@ class Table:
         return row
 
     def _make(self, connection: Connection) -> None:
-        """Make it, unless another process has meanwhile."""
+        """Make the table, unless another process has made it meanwhile."""
         text = CREATE.format(name=self.quoted, mark=MARK, version=VERSION)
         try:
             with connection.transaction():
@@ -85,7 +85,7 @@ class Table:
             ) from None
 
     def _judge(self, found: Found) -> str | None:
-        """Return what an operator should know; Unusable if a message could be lost."""
+        """Return what an operator should know. Unusable if the table must not be used."""
         fault = server_fault(found) or self._fault(found)
         if fault:
             raise Unusable(fault)
@@ -96,7 +96,7 @@ class Table:
         return None
 
     def _fault(self, found: Found) -> str | None:
-        """Return what is wrong with the table, and what to do."""
+        """Return what is wrong with the table and what to do, or None."""
         if found.persistence is None:
             return f"there is no table {self.name}: flask store schema makes it"
         mark, _, version = (found.comment or "").rpartition(" ")
@@ -115,7 +115,7 @@ class Table:
 
 
 def server_fault(found: Found) -> str | None:
-    """Return what is wrong with the server, and what to do."""
+    """Return what is wrong with the server and what to do, or None."""
     if found.read_only:
         return "the server takes no messages (a standby, or read-only): name its primary"
     if found.fsync == "off":

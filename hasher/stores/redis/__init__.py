@@ -1,7 +1,7 @@
 """`redis://`, `rediss://` and `redis+cluster://`: a server that many machines share.
 
-Speaks to Redis from version 6 on, and to Valkey. Whether an acknowledged message survives the
-server's end is the server's own setting (https://redis.io/docs/management/persistence/);
+Works with Redis from version 6, and with Valkey. The server's settings decide whether an
+acknowledged message survives its end (https://redis.io/docs/management/persistence/);
 `?replicas=N` also waits for N of its replicas (https://redis.io/commands/wait/).
 """
 

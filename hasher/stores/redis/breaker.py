@@ -1,4 +1,4 @@
-"""What spares requests the wait for a server that does not answer (a circuit breaker)."""
+"""A circuit breaker: requests do not wait for a server that does not answer."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class CircuitBreaker:
-    """Fails calls at once after one has timed out, but for one thread at a time, which tries again.
+    """Fails calls at once after one has timed out; one thread at a time still tries.
 
-    If every request waited for the time-out, those that queue for a thread would wait for many.
+    If every request waited for the time-out, requests in the queue would wait for many time-outs.
     The breaker closes as soon as the thread that tries does not time out.
     """
 
@@ -20,7 +20,7 @@ class CircuitBreaker:
         self._trial = Lock()
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function` returns. TimeoutError if it is not called, too."""
+        """Return what `function` returns. TimeoutError if it times out, or is not called."""
         if not self._open:
             return self._watch(function, *args, **kwargs)
         if not self._trial.acquire(blocking=False):

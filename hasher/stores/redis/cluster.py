@@ -17,15 +17,15 @@ from hasher.stores.redis.server import Access, Server
 from hasher.stores.redis.shared_call import SharedCall
 
 SLOTS = 16384
-LEARN = 0.5  # seconds for which a call waits to learn who holds what; the learning itself goes on
+LEARN = 0.5  # seconds for which a call waits to learn which server holds what; learning goes on
 Address = tuple[str, int]
 
 
 class ClusterDriver(RedisDriver):
     """Messages on the masters of a cluster, some of whose servers are at `addresses`.
 
-    Only masters are asked, so that a replica that lags never says that a message is not there.
-    Who holds what is learned on first use, and again when a server fails or has moved a slot.
+    Only masters are asked: a replica that lags could say that a stored message is missing. Which
+    server holds what is learned on first use, and again when a server fails or has moved a slot.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClusterDriver(RedisDriver):
         os.register_at_fork(after_in_child=lambda: (start := restart()) and start())
 
     def _start(self) -> None:
-        """Begin with no call in hand, in a new process too."""
+        """Begin with no call in hand, after a fork too."""
         self._learning = SharedCall(self._learn, "the Redis cluster has not said who holds what")
         self._tells = CircuitBreaker()
 
@@ -57,7 +57,7 @@ class ClusterDriver(RedisDriver):
         ]
 
     def _call_holder(self, commands: Sequence[Command], replicas: int) -> list[Reply]:
-        """Call who holds the first key, as far as this process knows."""
+        """Call the server that holds the first key, as far as this process knows."""
         key = commands[0][1]
         try:
             return self._holder(key).call(commands, replicas)
@@ -65,7 +65,7 @@ class ClusterDriver(RedisDriver):
             self._wait_to_learn()
             return self._holder(key).call(commands, replicas)
         except TimeoutError:
-            self._learning.begin()  # there is no time to wait for it now
+            self._learning.begin()  # there is no time left to wait for it
             raise
 
     def _redirected(self, command: Command, redirection: Reply, replicas: int) -> Reply:
@@ -106,7 +106,7 @@ class ClusterDriver(RedisDriver):
         return holder
 
     def _wait_to_learn(self) -> None:
-        """Wait until the cluster has said which of its servers holds what."""
+        """Wait until the cluster has said which server holds what."""
         self._tells.call(self._learning.result, LEARN)
 
     def _learn(self) -> None:

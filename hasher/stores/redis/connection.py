@@ -21,7 +21,7 @@ Reply = Any  # bytes, int, None, a list of replies, or the ReplyError that the s
 class Connection:
     """A connection, for one thread at a time. After an exception it is out of step: close it.
 
-    `patience` is in seconds, for each time that bytes are sent or received.
+    `patience` is the seconds that each send or receive may take.
     """
 
     def __init__(self, connected: socket.socket, patience: float) -> None:
@@ -35,7 +35,7 @@ class Connection:
     def call(self, commands: Sequence[Command]) -> list[Reply]:
         """Send `commands` in one trip and return the reply to each.
 
-        TimeoutError, or another OSError, if they do not all come.
+        TimeoutError or another OSError if not all replies come.
         """
         try:
             self._socket.sendall(b"".join([packed(command) for command in commands]))
@@ -75,7 +75,7 @@ def kind(reply: Reply) -> str:
 
 
 def let_kernel_time(connected: socket.socket, seconds: float) -> None:
-    """Bound each send and receive (socket(7)): Python's own time-outs cost a poll before each."""
+    """Let the kernel bound each send and receive (socket(7)): Python would poll before each."""
     fraction, whole = modf(seconds)
     timeval = struct.pack("ll", int(whole), int(fraction * 1e6))
     connected.settimeout(None)

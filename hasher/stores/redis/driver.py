@@ -1,4 +1,4 @@
-"""What messages are to Redis: the part that one server and a cluster have in common."""
+"""How messages are stored in Redis, for one server and for a cluster."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +13,9 @@ from hasher.stores.redis.server import Server
 
 PREFIX = b"hasher:"
 OK = b"OK"
-SMALL = 16 * 1024  # bytes of a message that cost less than another trip
+SMALL = 16 * 1024  # bytes of a message up to which reading it back costs less than another trip
 TRIP = 1000  # messages written in one trip
-TRIP_BYTES = 1024 * 1024  # after which no more messages are added to a trip
+TRIP_BYTES = 1024 * 1024  # bytes after which no more messages are added to a trip
 BATCH = 100  # messages read in one trip: at the default limit on bodies that is 100 MiB at most
 
 Row = tuple[bytes, bytes]  # a key and a message
@@ -24,8 +24,8 @@ Row = tuple[bytes, bytes]  # a key and a message
 class RedisDriver(Driver):
     """Messages under `hasher:<digest>`.
 
-    A message whose key is taken is compared with what stands there. What stands under the key of
-    a small message comes back in the same trip; a large one would often come back for nothing.
+    If the key of a message is taken, its value is compared with the message. For a small message
+    it is read in the same trip; for a large one only if the key is taken.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (HiredisError, OSError)
@@ -36,11 +36,11 @@ class RedisDriver(Driver):
 
     @abstractmethod
     def _call(self, commands: Sequence[Command], replicas: int = 0) -> list[Reply]:
-        """Call the server that holds the keys of `commands`, all on one; as `Server.call`."""
+        """Call the server that holds the keys of `commands`, which are all on one server."""
 
     @abstractmethod
     def _by_server(self, rows: Iterable[Row]) -> Iterable[list[Row]]:
-        """Yield `rows` in groups, each of which one server holds."""
+        """Yield `rows` in groups; one server holds each group."""
 
     @abstractmethod
     def _servers(self) -> list[Server]:
@@ -76,7 +76,7 @@ class RedisDriver(Driver):
     def _settle(
         self, rows: Sequence[Row], refusals: Sequence[Reply], found: Sequence[Reply] = ()
     ) -> Stored:
-        """Compare `rows`, which were refused, with what was found in their place, and mend that."""
+        """Compare refused `rows` with the values under their keys, and mend what differs."""
         full = next((refusal for refusal in refusals if kind(refusal) == "OOM"), None)
         for refusal in refusals:
             require(refusal, but="OOM")
@@ -92,7 +92,7 @@ class RedisDriver(Driver):
         return Stored(again.new, again.repeated + repeated, again.mended + len(damaged))
 
     def _overwrite(self, rows: Sequence[Row]) -> None:
-        """Store `rows` in place of whatever stands under their keys."""
+        """Store `rows` in place of the values under their keys."""
         if not rows:
             return
         for reply in self._call([(b"SET", *row) for row in rows], self._replicas):
@@ -115,7 +115,7 @@ class RedisDriver(Driver):
                     yield from self._read(keys[start : start + BATCH])
 
     def _read(self, keys: Sequence[bytes]) -> Iterator[tuple[str, bytes | None]]:
-        """Yield what stands under `keys`, with None for what is not a string."""
+        """Yield the digests and values of `keys`, with None for a value that is not a string."""
         for key, found in zip(keys, self._call([(b"GET", key) for key in keys]), strict=True):
             require(found, but="WRONGTYPE")
             if found is not None:
@@ -140,7 +140,7 @@ class RedisDriver(Driver):
 
 
 def trips(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield `rows` in parts, so that a trip takes neither long nor much memory."""
+    """Yield `rows` in parts, so that a trip takes little time and memory."""
     trip: list[Row] = []
     size = 0
     for row in rows:
@@ -154,7 +154,7 @@ def trips(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def compare(rows: Sequence[Row], found: Sequence[Reply]) -> tuple[list[Row], list[Row]]:
-    """Return those of `rows` that were not found, and those in whose place something else was."""
+    """Return the rows that were not found, and the rows whose value is another."""
     missing, damaged = [], []
     for row, held in zip(rows, found, strict=True):
         require(held, but="WRONGTYPE")

@@ -1,4 +1,4 @@
-"""What an operator should know of a Redis server."""
+"""Whether a Redis server may be used, and what an operator should know of it."""
 
 from hiredis import ReplyError
 
@@ -30,13 +30,13 @@ def examine(server: Server, replicas: int) -> str | None:
 
 
 def fields(info: bytes) -> dict[str, str]:
-    """Return what INFO says, by name."""
+    """Return the fields of INFO's reply, by name."""
     lines = [line.partition(":") for line in info.decode(errors="replace").splitlines()]
     return {name: value for name, _, value in lines}
 
 
 def require_usable(info: dict[str, str]) -> None:
-    """Unusable if the server drops messages, or takes none."""
+    """Raise Unusable if the server drops messages, or takes none."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy.startswith("allkeys"):
         raise Unusable(

@@ -1,4 +1,4 @@
-"""Where messages are kept, as a URL of Redis says."""
+"""The locations that the URLs of Redis name."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -20,7 +20,7 @@ REPLICAS = [str(count) for count in range(10)]
 
 @dataclass(frozen=True)
 class RedisLocation(Location):
-    """One server."""
+    """A database of one server."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class RedisLocation(Location):
 
 @dataclass(frozen=True)
 class ClusterLocation(Location):
-    """Some of the servers of a cluster."""
+    """A cluster, of which some servers are named."""
 
     addresses: tuple[tuple[str, int], ...]
     access: Access
@@ -78,13 +78,13 @@ class ClusterLocation(Location):
 
 
 def new_prefix() -> bytes:
-    """Return a prefix that no key has."""
+    """Return a new prefix for the keys of a scratch place."""
     return b"hasher-scratch-%s:" % token_hex(8).encode()
 
 
 @contextmanager
 def emptied(place: RedisLocation | ClusterLocation) -> Iterator[Location]:
-    """Lend a scratch place, and remove afterwards what is in it."""
+    """Lend a scratch place, and remove its messages afterwards."""
     try:
         yield place
     finally:

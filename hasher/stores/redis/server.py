@@ -27,7 +27,7 @@ class TooFewReplicas(TimeoutError):
 
 @dataclass(frozen=True)
 class Access:
-    """How to be let in by a server."""
+    """What a connection needs to be let in by a server."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -37,7 +37,7 @@ class Access:
     """The file of the authority to trust, in place of the system's."""
 
     def commands(self) -> list[Command]:
-        """Return what a connection begins with."""
+        """Return the commands that a connection begins with."""
         user = [self.username.encode()] if self.username else []
         auth = [(b"AUTH", *user, self.password.encode())] if self.password else []
         select = [(b"SELECT", b"%d" % self.database)] if self.database else []
@@ -45,7 +45,7 @@ class Access:
 
 
 class Server:
-    """A server, to which each call is one trip over a connection that no other thread uses."""
+    """A server. Each call is one trip, over a connection that no other thread uses meanwhile."""
 
     def __init__(self, host: str, port: int, access: Access) -> None:
         self.host, self.port = host, port
@@ -55,7 +55,7 @@ class Server:
         os.register_at_fork(after_in_child=lambda: (start := restart()) and start())
 
     def _start(self) -> None:
-        """Begin with no connection, in a new process too: none may be used across a fork."""
+        """Begin with no connection, after a fork too: none may be used across it."""
         self._idle: list[Connection] = []
         self._answers = CircuitBreaker()
         self._replicates = CircuitBreaker()
@@ -65,9 +65,9 @@ class Server:
     def call(self, commands: Sequence[Command], replicas: int = 0) -> list[Reply]:
         """Send `commands` and return the reply to each.
 
-        If any of them was carried out, `replicas` of the server's must have followed. WAIT counts
-        those that have all that this connection's last command could see, so a repeat too is
-        acknowledged only when the message is where it was asked to be.
+        If any of them was carried out, TooFewReplicas unless `replicas` replicas have it. WAIT
+        counts the replicas that have all that this connection's last command could see, so a
+        repeat is acknowledged only when they have its message too.
         """
         if not replicas:
             return self._answers.call(self._trip, commands)
@@ -75,7 +75,7 @@ class Server:
 
     def close(self) -> None:
         """Let go of the connections that no thread uses."""
-        with suppress(IndexError):  # until there are none; other threads take them, too
+        with suppress(IndexError):  # raised when none is left; other threads take them, too
             while True:
                 self._idle.pop().close()
 
@@ -98,7 +98,7 @@ class Server:
         try:
             return self._use(connection, commands)
         except (ConnectionError, ssl.SSLError):
-            self.close()  # the server was started again: the others are lost, too
+            self.close()  # the server was restarted: the other idle ones are lost, too
             return self._use(self._connect(), commands)
 
     def _use(self, connection: Connection, commands: Sequence[Command]) -> list[Reply]:
@@ -155,6 +155,6 @@ class Server:
 
 
 def require_replicas(acknowledged: int, replicas: int) -> None:
-    """Raise TooFewReplicas unless so many have acknowledged."""
+    """Raise TooFewReplicas if fewer than `replicas` have acknowledged."""
     if acknowledged < replicas:
         raise TooFewReplicas(f"fewer than {replicas} replicas have acknowledged")

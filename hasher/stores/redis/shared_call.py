@@ -12,10 +12,10 @@ LATE = 1.0  # seconds after which a call that has not returned is made once more
 
 
 class SharedCall(Generic[T]):
-    """A call that runs in a thread of its own, whose outcome all share who wait for it.
+    """A call that runs in a thread of its own; all threads that wait for it share its outcome.
 
-    So no thread waits longer than it wants to, and what hangs is not asked by each of them. `late`
-    says what has not happened in time.
+    So no thread waits longer than it wants to, and a call that hangs is not made by each of them.
+    `late` says what has not happened in time.
     """
 
     def __init__(self, call: Callable[[], T], late: str) -> None:
@@ -36,8 +36,8 @@ class SharedCall(Generic[T]):
     def result(self, seconds: float) -> T:
         """Return what the call returns, or raise what it raises.
 
-        TimeoutError if it takes more than `seconds`, counted from when it began: a thread that
-        comes later does not wait as long again.
+        TimeoutError if it takes more than `seconds`, counted from its beginning: a thread that
+        comes later waits less.
         """
         outcome, began = self.begin()
         wait([outcome], max(0, began + seconds - monotonic()))
