@@ -317,7 +317,7 @@ class Search:
         return self.race.add({setting: self.field.measure(setting) for setting in order})
 
     def changed(self) -> bool:
-        """Stop what has left, start what is worth trying; return whether anything new takes part."""
+        """Stop what has left, start what is worth trying; return whether any of it is new."""
         self.field.stop([*(set(self.field.servers) - set(self.race.left) - {self.default})])
         few = len(self.race.left) <= FEW or self.race.is_decided
         near = self.field.question.neighbours(self.race.best) if few else []

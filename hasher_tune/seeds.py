@@ -27,7 +27,7 @@ class Client:
         self._expect([status], body, "GET", f"/messages/{digest}")
 
     def post(self, sent: bytes, statuses: Iterable[int], body: bytes, kind: str = "json") -> None:
-        """Write application/`kind`. Failed unless the answer has one of `statuses` and this body."""
+        """Write application/`kind`. Failed unless it is answered with `statuses` and `body`."""
         headers = {"Content-Type": f"application/{kind}"}
         self._expect(statuses, body, "POST", "/messages", sent, headers)
 
