@@ -227,10 +227,7 @@ class Threads:
             self.take_turns(conn)
 
     def use_free_places(self) -> None:
-        """Go on with connections that were postponed, one for each thread that may wait for one.
-
-        A place may have become free while a connection was being postponed.
-        """
+        """Go on with connections that were postponed, one for each thread that may wait for one."""
         for _ in range(self.most_slow - len(self.slow)):
             self.resume()
 

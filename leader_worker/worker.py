@@ -151,7 +151,6 @@ class Worker(BaseWorker):
         self.notify()
         if self.threads.are_starved():
             self.cut_slow_clients()
-        self.threads.use_free_places()
         if select.select([self.PIPE[0]], [], [], seconds)[0]:
             os.read(self.PIPE[0], 4096)
 
