@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def require(**programs: str) -> None:
-    """End, in one line, where one is missing; each with Debian's package of it."""
+    """End, in one line, if one is missing; each with Debian's package of it."""
     if lacking := [name for name in programs if not shutil.which(name)]:
         packages = " ".join(programs[name] for name in lacking)
         sys.exit(f"{' and '.join(lacking)} must be on the PATH: apt-get install {packages}")

@@ -22,7 +22,7 @@ PROGRAMS = {"go": "version", "nginx": "-v", "redis-server": "--version", "wrk": 
 
 
 def cores() -> tuple[int, int]:
-    """The core for the server and the one for the load: the same where there is only one."""
+    """The core for the server and the one for the load: the same if there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
 

@@ -63,7 +63,7 @@ def ratios(ours: Values, theirs: Values) -> Spread | None:
 
 
 def values(results: Results, contender: str, load: str, figure: str = "rate") -> Values:
-    """A figure of one load of one contender, round by round; None where it was not measured."""
+    """A figure of one load of one contender, round by round; None if it was not measured."""
     rounds = results["contenders"].get(contender, {}).get(load, [])
     return [found and found[figure] for found in rounds]
 

@@ -1,1 +1,1 @@
-"""The tests of each module by itself; system/ holds those of the whole."""
+"""The tests of single modules; system/ holds those of the whole service."""

@@ -34,7 +34,7 @@ const START = Uint32Array.from(PRIMES.slice(0, 8), (prime) => fraction(Math.sqrt
 
 const turned = (word, by) => (word >>> by) | (word << (32 - by));
 
-/** The SHA-256 of bytes, where the browser offers none. */
+/** The SHA-256 of bytes, if the browser offers none. */
 function computed(bytes) {
   const blocks = padded(bytes);
   const state = START.slice();
@@ -112,7 +112,7 @@ function tooLong(what, size) {
   return `${what} is ${sized(size)} long, and this service takes messages of up to ${sized(LIMIT)}.`;
 }
 
-/** Copy a text; where the browser forbids it, select the link for the person to copy. */
+/** Copy a text; if the browser forbids it, select the link for the person to copy. */
 async function copy(text, button) {
   const label = button.dataset.label ??= button.textContent;
   const done = await navigator.clipboard?.writeText(text).then(() => true, () => false);
@@ -136,7 +136,7 @@ function copiedByCommand(text) {
 
 // --- The service ----------------------------------------------------------------------------
 
-/** The body of the service's answer; Fault where there is none, or it is an error. */
+/** The body of the service's answer; Fault if there is none, or it is an error. */
 async function ask(path, request = {}) {
   let answer, body;
   try {
@@ -156,7 +156,7 @@ function sentence(status, body) {
     ?? `A proxy in front of the service answered with status ${status}.`;
 }
 
-/** A text in the JSON object `body`; null where it is not there, or `body` is something else. */
+/** A text in the JSON object `body`; null if it is missing, or `body` is something else. */
 function field(body, name) {
   try {
     const value = JSON.parse(body)[name];
@@ -172,7 +172,7 @@ function decoded(bytes) {
 
 // --- What this browser keeps ----------------------------------------------------------------
 
-/** What was kept under a name; null where there is nothing, or the browser keeps nothing. */
+/** What was kept under a name; null if there is nothing, or the browser keeps nothing. */
 function kept(storage, name) {
   try {
     return JSON.parse(window[storage].getItem(name));
@@ -367,7 +367,7 @@ async function read(digest) {
   }
 }
 
-/** The message under a digest, hashed here; Fault where it is another one than was asked for. */
+/** The message under a digest, hashed here; Fault if it is not the one that was asked for. */
 async function verified(digest) {
   let bytes;
   try {

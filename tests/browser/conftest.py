@@ -1,4 +1,4 @@
-"""Debian's Chromium, and visits to the page that fail where the page does what it must not."""
+"""Debian's Chromium, and visits to the page that fail if the page does what it must not."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -60,7 +60,7 @@ def url(service: Service) -> str:
 def visit(chromium: Browser) -> Iterator[Visit]:
     """Opens an address in a fresh profile; options are those of Playwright's `new_context`.
 
-    The test fails where a page asked another origin for anything, or wrote to the console.
+    The test fails if a page asked another origin for anything, or wrote to the console.
     """
     faults: list[str] = []
     with ExitStack() as stack:

@@ -1,1 +1,1 @@
-"""The worker by itself: gunicorn with a bare WSGI application, and hasher not on the path."""
+"""The worker alone: gunicorn with a bare WSGI application, and hasher not on the path."""

@@ -35,7 +35,7 @@ class Answers:
     def check(
         self, request: Request | None, status: int, headers: Mapping[str, str], body: bytes | None
     ) -> None:
-        """Fail unless this may be answered to a request, or to what is none.
+        """Fail unless this may be answered to a request, or to what is not a request.
 
         `body` is None in the answer to a HEAD, after which no body is read.
         """

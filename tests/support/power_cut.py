@@ -22,7 +22,7 @@ SECTORS = 512, 4096  # bytes that a disk writes whole
 
 
 class Write(NamedTuple):
-    """Bytes given to the disk. What is `data` None cuts the file at `offset`."""
+    """Bytes given to the disk. If `data` is None, the file is cut at `offset`."""
 
     file: int
     offset: int
@@ -37,7 +37,7 @@ class Name(NamedTuple):
 
 
 class Sync(NamedTuple):
-    """The end of a sync of `file`, or of the directory where that is None.
+    """The end of a sync of `file`, or of the directory if that is None.
 
     What was recorded before the event number `begun` is on the disk.
     """

@@ -23,7 +23,7 @@ def program(name: str, package: str) -> str:
 
 
 def skip(reason: str) -> NoReturn:
-    """End the test as skipped or, where FORBID_SKIPS is set, as failed."""
+    """End the test as skipped or, if FORBID_SKIPS is set, as failed."""
     if os.environ.get("FORBID_SKIPS"):
         pytest.fail(reason)
     pytest.skip(reason)

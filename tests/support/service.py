@@ -33,7 +33,7 @@ SET_UP = ("GUNICORN_", "HASHER_", "MAKE", "MFLAGS", "PORT", "PYTEST", "WEB_CONCU
 
 
 def plain_environ() -> dict[str, str]:
-    """The environment without what whoever runs the tests has set up for a service of theirs."""
+    """Return the environment without the variables of a service."""
     return {name: value for name, value in os.environ.items() if not name.startswith(SET_UP)}
 
 
@@ -89,7 +89,7 @@ class Client:
             self.socket.shutdown(socket.SHUT_WR)
 
     def receive(self, method: str = "GET") -> Answer | None:
-        """The next answer (an interim one is passed over), or None where the server closed."""
+        """The next answer (an interim one is passed over), or None if the server closed."""
         try:
             line = self.stream.readline()
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""The description against the service, by schemathesis; and the check of every answer by itself."""
+"""The description against the service, by schemathesis; and tests of the check of every answer."""
 
 import os
 import subprocess
