@@ -2,7 +2,18 @@
 
 import re
 from collections.abc import Collection
-from urllib.parse import SplitResult, parse_qsl
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of `url`. The text of ValueError repeats none of them, as Python's does."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ValueError(
+            "must have a host that is a name or an IP address, and what is special in a password "
+            "percent-encoded, such as [ as %5B"
+        ) from None
 
 
 def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, str]:

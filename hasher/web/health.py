@@ -6,6 +6,7 @@ from time import monotonic
 
 from flask import Blueprint, Response, abort, current_app
 
+from hasher.telemetry.record import current
 from hasher.web.responses import NO_STORE, json_response
 
 health = Blueprint("health", __name__)
@@ -29,6 +30,7 @@ class Readiness:
 
     def require(self) -> None:
         """Raise what the store's check raises now, or raised within the last INTERVAL."""
+        current().before_wait()  # for a probe that is asking the store just now
         with self._lock:
             if monotonic() >= self._next:
                 self._failure = self._ask()

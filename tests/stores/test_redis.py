@@ -475,6 +475,8 @@ def test_urls_are_understood(tmp_path: Path) -> None:
     assert locate(url) == RedisLocation(url, "h", 1, Access("me", "p@ss", 2), 1)
     url = "redis+cluster://:pass@a:1,b"
     assert locate(url) == ClusterLocation(url, (("a", 1), ("b", 6379)), Access(None, "pass"), 0)
+    url = "redis+cluster://me:pa,ss@a,b"
+    assert locate(url) == ClusterLocation(url, (("a", 6379), ("b", 6379)), Access("me", "pa,ss"), 0)
     ca = tmp_path / "ca.pem"
     ca.touch()
     url = f"rediss://[::1]?ca={ca}"

@@ -11,6 +11,7 @@ from hasher.settings import Settings
 from hasher.stores import Unusable
 from hasher.stores.memory import MemoryDriver
 from hasher.web.health import Readiness
+from hasher.web.middleware import BEFORE_WAIT
 
 
 class Store(MemoryDriver):
@@ -115,3 +116,22 @@ def test_threads_that_ask_at_once_ask_once() -> None:
     for thread in threads:
         thread.join()
     assert asked == [1]
+
+
+def test_a_probe_that_waits_for_another_lets_other_requests_go_on(
+    app: Flask, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, going_on = threading.Event(), threading.Event()
+
+    def check() -> None:
+        asking.set()
+        if not going_on.wait(5):
+            raise ConnectionError("nobody went on")
+
+    monkeypatch.setattr(store, "check", check)
+    first = threading.Thread(target=lambda: app.test_client().get("/readyz"))
+    first.start()
+    assert asking.wait(5)
+    second = app.test_client().get("/readyz", environ_overrides={BEFORE_WAIT: going_on.set})
+    first.join()
+    assert second.status_code == 200

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from hasher.stores.driver import DEFAULT, Location, Resources
 from hasher.stores.postgresql.driver import PostgreSQLDriver
 from hasher.stores.postgresql.schema import Table
-from hasher.stores.urls import parameters
+from hasher.stores.urls import parameters, split_url
 
 FORM = "postgresql://[user[:password]@]host[:port][,host[:port]...]/database"
 TABLE = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
@@ -44,7 +44,7 @@ class PostgreSQLLocation(Location):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        split = urlsplit(url)
+        split = split_url(url)
         query = parameters(split, **KNOWN)
         table = query.pop("table", "hasher_messages")
         if not TABLE.fullmatch(table):

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from hasher.stores.driver import DEFAULT, Location, Resources
 from hasher.stores.redis.cluster import ClusterDriver
 from hasher.stores.redis.driver import PREFIX, RedisDriver
 from hasher.stores.redis.server import Access, Server
 from hasher.stores.redis.single import SingleDriver
-from hasher.stores.urls import parameters
+from hasher.stores.urls import parameters, split_url
 
 REPLICAS = [str(count) for count in range(10)]
 
@@ -30,7 +30,7 @@ class RedisLocation(Location):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        split = urlsplit(url)
+        split = split_url(url)
         tls = split.scheme == "rediss"
         query = parameters(split, replicas=REPLICAS, **({"ca": None} if tls else {}))
         database = split.path.strip("/") or "0"
@@ -61,13 +61,14 @@ class ClusterLocation(Location):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        split = urlsplit(url)
+        split = split_url(url)
         query = parameters(split, replicas=REPLICAS)
-        hosts = [urlsplit(f"//{host}") for host in split.netloc.rpartition("@")[2].split(",")]
+        who, _, where = split.netloc.rpartition("@")
+        hosts = [split_url(f"//{host}") for host in where.split(",")]
         if split.path.strip("/") or not all(host.hostname for host in hosts):
             raise ValueError("must be redis+cluster://[user:password@]host[:port][,host[:port]...]")
         addresses = tuple((host_of(host), port_of(host)) for host in hosts)
-        access = Access(*credentials(urlsplit(f"//{split.netloc.split(',')[0]}")))
+        access = Access(*credentials(split_url(f"//{who}@")))
         return cls(url, addresses, access, int(query.get("replicas", 0)))
 
     def scratch(self) -> AbstractContextManager[Location]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, ClassVar, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import apsw
 
@@ -31,7 +31,7 @@ from hasher.stores.sqlite.connections import Connections
 from hasher.stores.sqlite.files import inherited
 from hasher.stores.sqlite.table import Row
 from hasher.stores.sqlite.turn import NAP, Turn
-from hasher.stores.urls import parameters
+from hasher.stores.urls import parameters, split_url
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class SQLiteLocation(Location):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        split = urlsplit(url)
+        split = split_url(url)
         path = unquote(split.path[1:])
         if split.netloc or not path.strip("/") or path == ":memory:" or "\0" in path:
             raise ValueError("must be sqlite:///file or sqlite:////absolute/path/of/file")
