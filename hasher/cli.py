@@ -28,12 +28,14 @@ store_cli = AppGroup("store", help="Look after the messages of a store (HASHER_S
 
 
 def is_loaded_for_commands() -> bool:
-    """Return whether `flask` loads the application for one of its commands, and not to serve it.
+    """Return whether a command loads the application, and not to serve it.
 
     A command opens the stores that it needs itself: a misspelt URL must not create one.
     """
     context = click.get_current_context(silent=True)
-    return context is not None and isinstance(context.command, FlaskGroup)
+    if context is None:
+        return False
+    return isinstance(context.command, FlaskGroup) or context.command in store_cli.commands.values()
 
 
 @store_cli.command()

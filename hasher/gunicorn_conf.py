@@ -11,11 +11,11 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 
 from hasher.hooks import affinity, draining, metric_files, one_worker, start
+from hasher.hooks.secrets import read
 from hasher.hooks.worker import Worker
-from hasher.settings import Settings, secrets_in
+from hasher.settings import Settings
 
-# Read once for all workers: one that starts after a file has changed must not use another store.
-secrets = secrets_in(os.environ)
+secrets = read(os.environ)
 settings = Settings.from_environ({**os.environ, **secrets})
 
 wsgi_app = "hasher:create_app()"  # unless the command line names one

@@ -36,7 +36,7 @@ def tune(options: argparse.Namespace) -> None:
     question = search.Question(
         options.store,
         mix,
-        aim(" ".join(options.aim)),
+        options.aim,
         options.minutes,
         options.connections,
         options.cores,
@@ -80,7 +80,13 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="an environment file to set it in"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        options.aim = aim(" ".join(options.aim))
+        search.listed(options.cores or "0")
+    except ValueError as error:
+        parser.error(str(error))
+    return options
 
 
 def positive(text: str) -> int:
@@ -92,6 +98,8 @@ def positive(text: str) -> int:
 
 def store(text: str) -> str:
     """Return a name of STORES, or a URL."""
+    if text == "memory://":
+        return "memory"
     if text not in STORES and "://" not in text:
         raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(STORES)}, and no URL")
     return text
@@ -100,8 +108,8 @@ def store(text: str) -> str:
 def aim(text: str) -> float | None:
     """Return the highest p99 allowed, in seconds, or None for `throughput`."""
     what, _, limit = text.partition(" ")
-    if what == "latency":
+    if what == "latency" and (not limit or limit.replace(".", "", 1).isdecimal()):
         return float(limit or 50) / 1000
     if text != "throughput":
-        raise argparse.ArgumentTypeError(f"{text} is neither throughput nor latency MS")
+        raise ValueError(f"--for takes throughput, or latency and milliseconds, not {text}")
     return None

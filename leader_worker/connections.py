@@ -101,6 +101,7 @@ class Connections:
         """Whether the listeners are closed, so that no connection is added any more."""
         self._current: Connection | None = None
         self._stopping = False
+        self._last_moment = 0.0
         self._fresh: deque[Connection] = deque()
         self._ready: deque[Connection] = deque()
         self._again: deque[Connection] = deque()
@@ -140,14 +141,19 @@ class Connections:
 
     def stop(self) -> None:
         """Have the leader close the listeners."""
+        self._last_moment = monotonic() + FAREWELL
         self._stopping = True
         self.ring()
 
     def keep(self, conn: Connection, seconds: float) -> None:
         """Let this thread's connection be idle, for `seconds` at most."""
-        if self._stopping:
-            seconds = min(seconds, FAREWELL)
-        conn.deadline = monotonic() + seconds
+        now = monotonic()
+        conn.deadline = now + seconds
+        if self._stopping and conn.request is None:
+            conn.deadline = min(conn.deadline, self._last_moment)
+            if conn.deadline <= now:  # however often a client sends a byte of its head
+                self.end(conn)
+                return
         if not conn.polled:
             conn.polled = True
             self._poller.add(conn.sock.fileno())

@@ -6,6 +6,7 @@ It contains no message, query or header of the request, and so no token.
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 from urllib.parse import quote
 
 import msgspec
@@ -18,12 +19,19 @@ FIELDS = RequestRecord.__struct_fields__[: RequestRecord.__struct_fields__.index
 LONGEST = 200  # characters of a path that are logged; a message's own has 78 at most
 
 
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes lines to standard output, and drops those that cannot be written."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        """Do nothing: a reader that has gone is no error of any request."""
+
+
 class AccessLog(Observer):
     """Writes each request in `form`, which is "json" or "text"."""
 
     def __init__(self, form: str) -> None:
         self._line = {"json": as_json, "text": as_text}[form]
-        log.handlers = [logging.StreamHandler(sys.stdout)]
+        log.handlers = [Lines(sys.stdout)]
         log.setLevel(logging.INFO)
         log.propagate = False
 

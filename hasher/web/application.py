@@ -54,4 +54,5 @@ class Application(ShortWay):
         response = super().make_default_options_response()
         response.status_code = 204
         del response.headers["Content-Type"], response.headers["Content-Length"]
+        response.headers["Allow"] = ", ".join(sorted(response.allow))
         return response

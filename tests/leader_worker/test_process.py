@@ -158,3 +158,18 @@ def test_a_worker_whose_master_is_killed_ends(tmp_path: Path) -> None:
         server.process.kill()
         server.process.wait()
         until(partial(has_ended, worker))
+
+
+def test_a_head_that_drips_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    options = ("--graceful-timeout", "60")
+    with Server(tmp_path, *options) as server, server.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nX: ")
+        assert server.is_well()
+        server.signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while server.process.poll() is None:
+            assert time.monotonic() < deadline
+            with suppress(OSError):
+                client.send(b"x")
+            time.sleep(0.05)  # between two drips
+        assert server.process.wait() == 0

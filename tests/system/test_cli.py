@@ -6,7 +6,8 @@ import pty
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -27,11 +28,12 @@ def flask(
     sent: bytes = b"",
     source: IO[bytes] | None = None,
     output: int | IO[bytes] = subprocess.PIPE,
+    program: Sequence[str | Path] = (BIN / "flask",),
 ) -> tuple[int, bytes, str]:
     """The exit status, standard output and standard error of `flask store` with these words."""
     given: dict[str, Any] = {"input": sent} if source is None else {"stdin": source}
     ended = subprocess.run(
-        [BIN / "flask", "store", *words],
+        [*program, "store", *words],
         cwd=ROOT,
         env={**os.environ, "HASHER_STORE": store},
         stdout=output,
@@ -109,6 +111,14 @@ def test_a_store_that_is_only_read_must_exist_and_is_not_made(tmp_path: Path, ur
     status, _, said = flask("copy", typo, url, store=typo)
     assert (status, said.count("\n")) == (1, 1)
     assert flask("--help", store=typo)[0] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hasher_store_makes_none_either(tmp_path: Path) -> None:
+    typo = f"sqlite:///{tmp_path}/typo.db"
+    status, out, said = flask("stats", store=typo, program=(sys.executable, "-m", "hasher"))
+    assert (status, out) == (1, b"")
+    assert "does not exist" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,3 +52,31 @@ def test_a_reload_reads_the_files_again(service: Service, tokens: Path) -> None:
     service.signal(signal.SIGHUP)
     until(lambda: stores(service, "new"))
     until(lambda: not stores(service, "old"))
+
+
+def test_a_reload_that_cannot_read_a_secret_keeps_the_one_before(
+    service: Service, tokens: Path
+) -> None:
+    tokens.write_text("")
+    (old,) = service.workers()
+    service.signal(signal.SIGHUP)
+    until(lambda: old not in service.workers())
+    until(service.is_answering)
+    assert stores(service, "old")
+    assert "The reload keeps the secrets of before: HASHER_WRITE_TOKENS_FILE" in service.log
+    assert service.process.poll() is None
+
+
+def test_a_reload_stays_with_its_store(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(f"sqlite:///{tmp_path}/first.db")
+    with Service(tmp_path / "log", HASHER_STORE_FILE=str(file), WEB_CONCURRENCY="1") as service:
+        digest = service.post("foo").json["digest"]
+        file.write_text(f"sqlite:///{tmp_path}/second.db")
+        (old,) = service.workers()
+        service.signal(signal.SIGHUP)
+        until(lambda: old not in service.workers())
+        until(service.is_answering)
+        assert service.get(digest).status == 200
+        assert "restart the service to change it" in service.log
+    assert not (tmp_path / "second.db").exists()

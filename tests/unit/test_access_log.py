@@ -1,6 +1,9 @@
 """One line a request, with nothing in it that is not to be told."""
 
 import json
+import os
+import sys
+from contextlib import suppress
 
 import pytest
 from flask.testing import FlaskClient
@@ -80,3 +83,18 @@ def test_no_path_ends_a_line_or_is_long(path: str) -> None:
 
 def test_a_messages_path_is_told_as_it_is() -> None:
     assert harmless(f"/messages/{FOO}.txt") == f"/messages/{FOO}.txt"
+
+
+def test_a_log_whose_reader_has_gone_says_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        settings = Settings(access_log="json")
+        client = create_app(settings, store=MemoryDriver(limit=1000)).test_client()
+        assert client.get("/healthz").status_code == 200
+        with suppress(BrokenPipeError):
+            gone.close()
+    assert capsys.readouterr().err == ""

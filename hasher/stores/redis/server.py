@@ -57,6 +57,7 @@ class Server:
     def _start(self) -> None:
         """Begin with no connection, after a fork too: none may be used across it."""
         self._idle: list[Connection] = []
+        self._closed = False
         self._answers = CircuitBreaker()
         self._replicates = CircuitBreaker()
         late = f"no name server has told the address of {self.host} in time"
@@ -74,7 +75,11 @@ class Server:
         return self._replicates.call(self._replicated, commands, replicas)
 
     def close(self) -> None:
-        """Let go of the connections that no thread uses."""
+        """Let go of the connections: those that no thread uses now, and the others after it."""
+        self._closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         with suppress(IndexError):  # raised when none is left; other threads take them, too
             while True:
                 self._idle.pop().close()
@@ -98,7 +103,7 @@ class Server:
         try:
             return self._use(connection, commands)
         except (ConnectionError, ssl.SSLError):
-            self.close()  # the server was restarted: the other idle ones are lost, too
+            self._drop_idle()  # the server was restarted: the other idle ones are lost, too
             return self._use(self._connect(), commands)
 
     def _use(self, connection: Connection, commands: Sequence[Command]) -> list[Reply]:
@@ -108,6 +113,8 @@ class Server:
             connection.close()
             raise
         self._idle.append(connection)
+        if self._closed:  # meanwhile: a thread that learns the cluster's servers outlives a driver
+            self._drop_idle()
         return replies
 
     def _connect(self) -> Connection:
