@@ -237,6 +237,7 @@ def run_in(image: Image, volumes: Volumes, *words: str, **env: str) -> tuple[int
     """Return the exit status of a command in a container, and what it has said."""
     ended = subprocess.run(
         command_of(image, volumes, words, **env),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

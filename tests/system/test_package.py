@@ -192,5 +192,9 @@ def test_secrets_are_read_from_files(image: Image, volumes: Volumes, tmp_path: P
 
 
 def test_the_image_has_the_other_commands(image: Image, volumes: Volumes) -> None:
-    status, said = run_in(image, volumes, *image.config["Entrypoint"], "store", "stats")
-    assert (status, "messages: 0" in said.splitlines()) == (0, True)
+    store = (*image.config["Entrypoint"], "store")
+    status, said = run_in(image, volumes, *store, "stats")
+    assert (status, said.count("does not exist")) == (1, 1)
+    assert run_in(image, volumes, *store, "put")[0] == 0
+    status, said = run_in(image, volumes, *store, "stats")
+    assert (status, "messages: 1" in said.splitlines()) == (0, True)
