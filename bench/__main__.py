@@ -1,4 +1,4 @@
-"""The command line: `python -m bench compare`, `scaling` or `documents`."""
+"""The command line: `python -m bench compare` or `documents`."""
 
 import argparse
 import shutil
