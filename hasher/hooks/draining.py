@@ -35,6 +35,7 @@ def drain_before_stop(server: Arbiter, seconds: int) -> None:
     def drain(number: int, frame: FrameType | None) -> None:
         if begun[0] or os.getpid() != master:
             stop(number, frame)
+            return
         begun[0] = 1
         signal.setitimer(signal.ITIMER_REAL, seconds)
 

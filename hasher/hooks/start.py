@@ -22,8 +22,8 @@ OTHER_FILES = 64  # standard streams, listeners, pipes, the store, and the inter
 def connections(settings: Settings) -> int:
     """Return how many connections a worker may hold, after raising the limit of open files.
 
-    A worker that holds all that it may have stops accepting, and clients wait in the kernel's queue:
-    so the store, whose threads need some descriptors of their own, never lacks one.
+    A worker that holds so many stops accepting, and clients wait in the kernel's queue: so the
+    store, whose threads need some descriptors of their own, never lacks one.
     """
     reserve = OTHER_FILES + settings.threads * FILES_A_THREAD
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
