@@ -111,7 +111,18 @@ class Connections:
             sleep(NAP)  # the other transaction is just waking up, and goes first
             return self._ask(statement, values, seconds, deadline)
         except (Lost, ReadOnlySqlTransaction):
-            # The others may be ending just now, or be to the same standby.
+            return self._ask_anew(statement, values, seconds, deadline)
+
+    def _ask_anew(
+        self, statement: Statement, values: tuple[bytes, ...], seconds: float, deadline: float
+    ) -> PGresult:
+        """Ask over a new connection: the others may be ending just now, or be to a standby.
+
+        An administrator who ends all of them may end that one, too: then ask over another.
+        """
+        try:
+            return self._ask(statement, values, seconds, deadline, since=monotonic())
+        except Lost:
             return self._ask(statement, values, seconds, deadline, since=monotonic())
 
     def _ask(
