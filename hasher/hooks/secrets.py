@@ -8,7 +8,7 @@ before and after the reload serve side by side.
 import logging
 from collections.abc import Mapping
 
-from hasher.settings import InvalidSetting, secrets_in
+from hasher.settings import InvalidSetting, Settings, secrets_in
 
 log = logging.getLogger("gunicorn.error")
 
@@ -19,11 +19,12 @@ kept: dict[str, str] = {}  # by the master, from one reading of gunicorn.conf.py
 def read(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of all secrets.
 
-    InvalidSetting if one cannot be read at the start. At a reload a line in the log says so, and
+    InvalidSetting if one cannot be used at the start. At a reload a line in the log says so, and
     the secrets of before stay: a service that runs must not end by it.
     """
     try:
         found = secrets_in(environ)
+        Settings.from_environ({**environ, **found})
     except InvalidSetting as error:
         if not kept:
             raise

@@ -54,16 +54,23 @@ def test_a_reload_reads_the_files_again(service: Service, tokens: Path) -> None:
     until(lambda: not stores(service, "old"))
 
 
-def test_a_reload_that_cannot_read_a_secret_keeps_the_one_before(
-    service: Service, tokens: Path
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "HASHER_WRITE_TOKENS_FILE must not name an empty file"),
+        ("not a token", "HASHER_WRITE_TOKENS must be tokens of letters"),
+    ],
+)
+def test_a_reload_that_cannot_use_a_secret_keeps_the_one_before(
+    service: Service, tokens: Path, text: str, fault: str
 ) -> None:
-    tokens.write_text("")
+    tokens.write_text(text)
     (old,) = service.workers()
     service.signal(signal.SIGHUP)
     until(lambda: old not in service.workers())
     until(service.is_answering)
     assert stores(service, "old")
-    assert "The reload keeps the secrets of before: HASHER_WRITE_TOKENS_FILE" in service.log
+    assert f"The reload keeps the secrets of before: {fault}" in service.log
     assert service.process.poll() is None
 
 
