@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import repeat
 from time import monotonic
 from typing import BinaryIO, TextIO
@@ -156,12 +156,19 @@ def selftest(url: str) -> None:
     URL is as in HASHER_STORE. Exit status 1 if a promise does not hold. For servers and disks that
     are not tested with hasher.
     """
-    faults = 0
-    for promise, fault in contract.examine(located(url)):
+    location, faults = located(url), 0
+    require_usable(location)
+    for promise, fault in contract.examine(location):
         say(f"FAILED: {promise}: {fault}" if fault else f"ok: {promise}")
         faults += fault is not None
     if faults:
         raise click.ClickException(f"The store breaks {faults} of {len(contract.CHECKS)} promises.")
+
+
+def require_usable(location: Location) -> None:
+    """Raise ClickException if a store cannot be used, so that it has no promise to break."""
+    with reported(()), contract.scratch(location) as (driver, _), reported(driver.errors):
+        driver.check()
 
 
 class Damage:
@@ -174,7 +181,7 @@ class Damage:
     def left_out_of(self, store: Messages) -> Iterator[bytes]:
         """Yield the messages of `store` that their digest proves; list the others."""
         for digest, message in store.items():
-            if message is not None and digest_of(message) == digest:
+            if message is not None and is_proven(message, digest):
                 yield message
             else:
                 self.found(digest)
@@ -182,11 +189,8 @@ class Damage:
     def found(self, digest: str) -> None:
         """Count a damaged message, and list its digest."""
         self._count += 1
-        line = f"damaged: {digest}"
-        if self._err:
-            click.echo(line, err=True)
-        else:
-            say(line)
+        tell = mention if self._err else say
+        tell(f"damaged: {digest}")
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -204,9 +208,18 @@ def total(store: Messages) -> int | None:
         return None
 
 
+def is_proven(message: bytes, digest: str) -> bool:
+    """Return whether `message` has this digest, and is text, as every message that was sent."""
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        return False
+    return digest_of(message) == digest
+
+
 def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
     """Return whether `message` has this digest, and the store finds it there."""
-    if message is None or digest_of(message) != digest:
+    if message is None or not is_proven(message, digest):
         return False
     try:
         return store.get(digest) == message
@@ -228,11 +241,11 @@ def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> in
 
 
 def parsed(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the messages of an export; ClickException names a line that has none."""
+    """Yield the messages of an export. ClickException names a line that has none."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield from_json(line)
+                yield from_json(line, subject="it")
             except ValueError as error:
                 raise click.ClickException(f"line {number}: {error}") from None
 
@@ -249,6 +262,12 @@ def lines_of_input() -> Iterator[bytes]:
 def say(line: str) -> None:
     """Write a line to standard output."""
     write(line.encode() + NEWLINE)
+
+
+def mention(line: str) -> None:
+    """Write a line to standard error if that can be done: the result is elsewhere."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def write(*parts: bytes) -> None:
@@ -304,7 +323,7 @@ def progress(done: str, total: int | None = None) -> Iterator[Advance]:
         finally:
             of = "" if total is None else f" of {total:,}"
             rate = count / max(monotonic() - started, 0.001)
-            click.echo(f"{done} {count:,}{of}: {rate:,.0f}/s", err=True)
+            mention(f"{done} {count:,}{of}: {rate:,.0f}/s")
 
 
 def configured(*, create: bool = False) -> AbstractContextManager[Messages]:

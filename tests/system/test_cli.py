@@ -84,9 +84,10 @@ def test_a_message_goes_in_and_comes_out_as_it_is(url: str) -> None:
         (("get", "0" * 64), b"", "Error: Message not found."),
         (("get", "foo"), b"", "Error: A digest is 64 lowercase hexadecimal characters."),
         (("put",), b"\xff", "Error: It is not UTF-8 (at byte 0)."),
-        (("import",), lines(2) + b"{}\n", 'Error: line 3: The body must have a "message".'),
+        (("import",), lines(2) + b"{}\n", 'Error: line 3: it must have a "message".'),
         (("import",), lines(1) + b'{"message":1}', "Error: line 2: message must be a string"),
         (("copy", "foo://x", "sqlite:///y"), b"", "Error: The store's URL must start with one of"),
+        (("copy", "sqlite:///\udcff", "sqlite:///y"), b"", "Error: The store's URL must be UTF-8."),
         (("copy", "memory://", "memory://"), b"", "Error: memory:// lives in one process"),
         (("copy", "sqlite:////none/x", "sqlite:///y"), b"", "/none/x does not exist"),
         (("copy", "redis://127.0.0.1:1", "redis://127.0.0.1:1"), b"", "Run it again"),
@@ -136,6 +137,22 @@ def test_a_folder_that_is_not_there_is_named() -> None:
         status, _, said = flask(*words, store="sqlite:////none/x")
         assert (status, said.count("\n")) == (1, 1)
         assert "there is no directory /none" in said
+
+
+def test_a_remark_that_cannot_be_written_changes_nothing(tmp_path: Path, url: str) -> None:
+    flask("import", store=url, sent=lines(1))
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    for command in ("stats", "verify", "export", f"copy {url} {copy}", "import </dev/null"):
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f'"$0" store {command} 2>/dev/full', BIN / "flask"],
+            cwd=ROOT,
+            env={**os.environ, "HASHER_STORE": url},
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, command
+        assert bool(ended.stdout) == (command != "verify")
 
 
 @pytest.mark.parametrize(
@@ -339,6 +356,24 @@ def test_an_export_is_one_that_can_be_imported_whatever_is_damaged(
     assert flask("import", store=f"sqlite:///{tmp_path}/again.db", sent=exported)[0] == 0
 
 
+def test_what_is_no_text_is_damage_whatever_its_digest(tmp_path: Path, url: str) -> None:
+    flask("import", store=url, sent=lines(3))
+    digest = sha256(b"\xff")
+    with closing(sqlite3.connect(tmp_path / "messages.db")) as connection:
+        connection.execute("INSERT INTO messages VALUES (?, ?)", (digest.digest(), b"\xff"))
+        connection.commit()
+    damaged = f"damaged: {digest.hexdigest()}\n"
+    status, exported, said = flask("export", store=url)
+    assert (status, len(exported.splitlines())) == (1, 3)
+    assert damaged in said
+    assert "Traceback" not in said
+    copy = f"sqlite:///{tmp_path}/copy.db"
+    for words in (("verify",), ("copy", url, copy)):
+        status, out, _ = flask(*words, store=url)
+        assert (status, out.startswith(damaged.encode())) == (1, True)
+    assert flask("stats", store=copy)[1].startswith(b"messages: 3\n")
+
+
 def corrupt(file: Path, kind: int) -> None:
     """Overwrite a page of one kind in the middle (https://sqlite.org/fileformat.html#b_tree_pages).
 
@@ -421,11 +456,23 @@ def test_a_store_is_put_through_what_hasher_promises(tmp_path: Path, url: str) -
 
 
 def test_a_store_that_breaks_a_promise_is_said_to(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+    with RedisServer(tmp_path / "redis", "--maxmemory", "1") as server:
         status, out, said = flask("selftest", server.url)
     assert status == 1
-    assert b"FAILED: what was put is got unchanged: the Redis server would drop" in out
+    assert b"FAILED: what was put is got unchanged: the store is full\n" in out
     assert "The store breaks 10 of 10 promises." in said
+
+
+def test_a_store_that_cannot_be_used_has_no_promise_to_break(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+        for url, fault in (
+            (server.url, "The store cannot be used: the Redis server would drop"),
+            ("sqlite:////none/x", "there is no directory /none.\n"),
+            ("redis://127.0.0.1:1", "Run it again later.\n"),
+        ):
+            status, out, said = flask("selftest", url)
+            assert (status, out, said.count("\n")) == (1, b"", 1)
+            assert fault in said
 
 
 def test_the_schema_is_made_and_messages_move_between_all_stores(
