@@ -201,10 +201,13 @@ def read_secret(name: str, path: str) -> str:
 def converted(text: str, field: FieldInfo) -> Any:
     """Return the value of one variable. InvalidSetting says what is allowed."""
     try:
+        text.encode()  # bytes that are not UTF-8 are surrogates here, which no value can have
         if field.name == "store":
             return locate(text)
         is_number = text.removeprefix("-").isdecimal()
         return msgspec.convert(text, field.type, strict=not is_number)
+    except UnicodeEncodeError:
+        raise InvalidSetting(f"{field.encode_name} must be UTF-8.") from None
     except msgspec.ValidationError:
         raise InvalidSetting(f"{field.encode_name} must be {wanted(text, field)}.") from None
     except ValueError as error:

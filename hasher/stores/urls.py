@@ -8,7 +8,10 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 def split_url(url: str) -> SplitResult:
     """Return the parts of `url`. The text of ValueError repeats none of them, as Python's does."""
     try:
+        url.encode()  # bytes that are not UTF-8 are surrogates here
         return urlsplit(url)
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8") from None
     except ValueError:
         raise ValueError(
             "must have a host that is a name or an IP address, and what is special in a password "

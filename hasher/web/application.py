@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Request, Response
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter, MapAdapter
 
 from hasher.web.responses import WholeResponse
@@ -36,9 +37,14 @@ class Application(ShortWay):
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return the adapter that matches the path of `request`; it builds no URLs."""
+        """Return the adapter that matches the path of `request`; it builds no URLs.
+
+        No rule matches a path that starts with `//`: werkzeug would match it as if it had one `/`.
+        """
         if request is None:
             return None
+        if request.environ["PATH_INFO"].startswith("//"):
+            raise NotFound
         return MapAdapter(
             self.url_map,
             server_name="",

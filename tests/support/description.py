@@ -83,11 +83,12 @@ def possible(request: Request | None) -> dict[str, Any]:
 
 def item_of(target: str) -> dict[str, Any] | None:
     """The description of a request's address; None for one that is not listed."""
+    if target.startswith("//"):
+        return None
     try:
-        path = urlsplit(re.sub("^//+", "/", target)).path
+        path = unquote(urlsplit(target).path) or "/"
     except ValueError:
         return None
-    path = "/" + unquote(path).lstrip("/")
     items = (item for pattern, item in ADDRESSES if re.fullmatch(pattern, path))
     return next(items, None)
 

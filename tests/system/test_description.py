@@ -159,13 +159,16 @@ def test_what_clients_under_load_are_answered_is_checked(
 
 
 def test_a_target_is_understood_as_the_service_does(service: Service) -> None:
-    for target in ("/", "//", "/?a", "http://other", "/%2f", "/docs", "/d%6fcs#a", "/page/page.js"):
+    for target in ("/", "/?a", "http://other", "/docs", "/d%6fcs#a", "/page/page.js"):
         assert item_of(target), target
     for target in (
         "/docs/",
         "/page/x",
         f"/messages/{NAME}0",
         f"/messages/{NAME}/",
+        "//",
+        "//docs",
+        "/%2f",
         "*",
         "http://[",
     ):

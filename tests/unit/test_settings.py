@@ -80,6 +80,9 @@ def test_cpus_are_those_that_this_process_may_use() -> None:
                 "(= at their ends), separated by commas."
             ),
         ),
+        ("HASHER_HOST", "\udcff", "HASHER_HOST must be UTF-8."),
+        ("PORT", "\udcff", "PORT must be UTF-8."),
+        ("HASHER_STORE", "sqlite:///\udcff", "HASHER_STORE must be UTF-8."),
         (
             "HASHER_STORE",
             "foo://user:secret@x",
