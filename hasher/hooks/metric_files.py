@@ -7,6 +7,7 @@ lost worker are kept.
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import suppress
 from itertools import count
@@ -68,8 +69,14 @@ def use(worker: Any) -> None:
     """Tell prometheus-client, in the process of `worker`, to keep its values in its files."""
     from prometheus_client import values  # noqa: PLC0415 - an extra, which metrics=off does without
 
+    from hasher.telemetry.reserved_file import ReservedFile  # noqa: PLC0415 - as above
+
     files = worker.metric_files
+    if hasattr(os, "memfd_create"):
+        values.MmapedDict = ReservedFile  # type: ignore[attr-defined, assignment]
     values.ValueClass = values.MultiProcessValue(lambda: files)  # type: ignore[no-untyped-call]
+    if "hasher.telemetry.metrics" in sys.modules:  # with --preload, before there were files
+        sys.modules["hasher.telemetry.metrics"].begin_anew()
 
 
 def keep() -> None:

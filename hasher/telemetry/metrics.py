@@ -75,7 +75,7 @@ BUILD = Gauge(
 )
 
 METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
-OUTCOMES = [MESSAGES.labels(outcome) for outcome in Stored._fields]
+OUTCOMES = Stored._fields
 
 
 @cache
@@ -103,9 +103,15 @@ def exposition() -> Response:
 
 
 def describe(version: str, location: Location) -> None:
-    """Set the metric that says what runs: this `version`, on the kind of store at `location`."""
+    """Let the metrics say what runs: this `version`, on the kind of store at `location`."""
     kind, engine = location.scheme, location.engine
-    BUILD.labels(version, platform.python_version(), kind, engine).set(1)
+    TALLY.build = (version, platform.python_version(), kind, engine)
+
+
+def begin_anew() -> None:
+    """Make the values that are there before the first flush: they are now kept elsewhere."""
+    for metric in (IN_FLIGHT, RECEIVED, SENT, DAMAGED):
+        metric._metric_init()  # noqa: SLF001 - which no public method calls again
 
 
 class Series:
@@ -159,7 +165,7 @@ class Counts:
         for operation, series in self.operations.items():
             series.give(labelled(STORE_DURATION, operation))
         for outcome, count in zip(OUTCOMES, self.outcomes, strict=True):
-            outcome.inc(count)
+            labelled(MESSAGES, outcome).inc(count)
         RECEIVED.inc(self.received)
         SENT.inc(self.sent)
 
@@ -172,6 +178,8 @@ class Tally:
     """
 
     def __init__(self) -> None:
+        self.build: tuple[str, ...] | None = None
+        """What runs: the labels of BUILD."""
         self._lock = Lock()
         self._counts = Counts()
         self._in_flight: list[None] = []  # its `append` and `pop` are atomic, and need no lock
@@ -194,6 +202,8 @@ class Tally:
         with self._lock:
             counts, self._counts = self._counts, Counts()
         IN_FLIGHT.set(len(self._in_flight))
+        if self.build:
+            labelled(BUILD, *self.build).set(1)
         counts.give()
 
     def _keep_flushing(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.load import Load
-from tests.support.servers import until
-from tests.support.service import Service, is_running
+from tests.support.servers import program, skip, until
+from tests.support.service import BIN, PROCFILE, Service, is_running
 
 FILES = Path("/dev/shm")  # noqa: S108 - where the service keeps them
 
@@ -115,6 +115,47 @@ def test_what_a_killed_service_leaves_the_next_one_removes(
             assert not folder.exists()
             assert metric_folder(second).exists()
             assert samples(second, "hasher_requests_in_flight") == {"": 1}
+
+
+def test_no_metric_is_missing_with_preload(tmp_path: Path) -> None:
+    with Service(tmp_path / "log", "--preload", HASHER_ACCESS_LOG="json") as service:
+        service.post("foo")
+        with service.connect() as client:
+            client.send(b"POST /messages HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n")
+            client.send(b"Transfer-Encoding: chunked\r\n\r\n9\r\n")
+            until(lambda: samples(service, "hasher_requests_in_flight") == {"": 2})
+        assert list(samples(service, "hasher_build_info").values()) == [1]
+        assert samples(service, "hasher_messages_total")["new"] == 1
+        assert samples(service, "hasher_received_bytes_total")[""] == len('{"message": "foo"}')
+        assert samples(service, "hasher_sent_bytes_total")[""] > 64
+        assert samples(service, "hasher_damaged_messages_total") == {"": 0}
+
+
+# A memory file system of this size for the metrics of a service, and its other files elsewhere.
+FULL = 'mount -t tmpfs -o size="$1" none /dev/shm && shift && exec "$@"'
+
+
+def with_room(size: str) -> list[str]:
+    """Return the start of a command that has so much room for metrics."""
+    if os.geteuid():
+        skip("Only root may mount a file system of its own.")
+    return [program("unshare", "util-linux"), "--mount", "sh", "-c", FULL, "sh", size]
+
+
+@pytest.mark.parametrize("size", ["4k", "32k", "96k"])
+def test_without_room_for_metrics_serving_goes_on(tmp_path: Path, size: str) -> None:
+    """Neither their first page finds room, nor the first values, nor any more."""
+    command = [*with_room(size), str(BIN / PROCFILE[0]), *PROCFILE[1:]]
+    with Service(tmp_path / "log", command=command) as service:
+        (worker,) = service.workers()
+        for number in range(20):
+            for path in ("", "messages", "docs", "healthz", "readyz", "nowhere", "page/page.css"):
+                service.request(("GET", "PUT", "HEAD", "OPTIONS", "DELETE")[number % 5], f"/{path}")
+            service.post(f"message {number}")
+            assert service.request("GET", "/metrics").status == 200
+        service.assert_well()
+        assert service.workers() == [worker]
+        assert service.log.count("There is no room for a file of metrics (No space left") == 1
 
 
 def metric_folder(service: Service) -> Path:
