@@ -2,12 +2,13 @@
 
 from base64 import b64encode
 
-from flask import Blueprint, Response, abort, current_app, request
+from flask import Blueprint, Response, abort
 
 from hasher.stores.messages import Messages, batches
 from hasher.telemetry.record import Environ
 from hasher.web import bodies, permission, responses
 from hasher.web.bulk import BulkReader
+from hasher.web.short_way import current_application, current_environ
 
 messages = Blueprint("messages", __name__)
 
@@ -15,8 +16,8 @@ messages = Blueprint("messages", __name__)
 @messages.post("/messages")
 def post_message() -> Response:
     """Store the message in the body: 201 when it is new, 200 when it was stored already."""
-    environ = request.environ
-    config = current_app.config
+    environ = current_environ()
+    config = current_application().config
     permission.require(environ, config["WRITE_TOKENS"])
     if bodies.media_type(environ) == responses.NDJSON:
         return post_messages(environ)
@@ -61,11 +62,11 @@ def read(digest: str) -> bytes:
 
 def store() -> Messages:
     """Return the store that the application was made with."""
-    opened: Messages = current_app.extensions["messages"]
+    opened: Messages = current_application().extensions["messages"]
     return opened
 
 
 def bulk_reader() -> BulkReader:
     """Return the reader of the application's bulk requests."""
-    reader: BulkReader = current_app.extensions["bulk"]
+    reader: BulkReader = current_application().extensions["bulk"]
     return reader

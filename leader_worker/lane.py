@@ -24,6 +24,8 @@ LARGEST_BODY = 1024 * 1024  # bytes of a body that is waited for without a threa
 NAMES = 1000  # field names that are remembered
 
 NAME = re.compile(r"[A-Za-z0-9-]+")
+# Without controls, and without bytes above 127 that could be taken for controls or spaces.
+PRINTABLE = bytes(byte for byte in range(256) if chr(byte).isprintable())
 # Fields that change how a message is framed, or what answers it.
 RARE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER", "HTTP2-SETTINGS"})
 FIRST_LINE = re.compile(rb"(?:\r\n)?[A-Z]{3,20} [\x21-\x7e]+ HTTP/1\.[01]\r\n")
@@ -86,9 +88,10 @@ class Lane:
         """
         if end > HEAD:
             return None
-        lines = data[:end].decode("latin-1").split("\r\n")
-        # Not printable: controls, and bytes above 127 that could be taken for controls.
-        if len(lines) > LINES or not "".join(lines).isprintable():
+        head = data[:end]
+        lines = head.decode("latin-1").split("\r\n")
+        line_ends = b"\r\n" * (len(lines) - 1)
+        if len(lines) > LINES or head.translate(None, PRINTABLE) != line_ends:
             return None
         try:
             method, target, version = lines[0].split(" ")

@@ -1,16 +1,18 @@
 """Responses, whose head goes out with the first part of the body, in one packet if it fits."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
 from time import time
-from typing import Any, NoReturn
+from typing import Any
 
 from gunicorn import SERVER
 from gunicorn.http import errors, wsgi
 from gunicorn.http.message import TOKEN_RE
 from gunicorn.util import is_hoppish
+
+from leader_worker.lane import PRINTABLE
 
 NAMES = 1000  # field names that are remembered
 PLAIN, LENGTH, CONNECTION, DROPPED = range(1, 5)  # kinds of fields
@@ -20,7 +22,8 @@ STATUS_RE: re.Pattern[str] = wsgi.STATUS_RE  # type: ignore[attr-defined]
 InvalidResponseHeader: Any = errors.InvalidResponseHeader  # type: ignore[attr-defined]
 InvalidResponseHeaderName: Any = errors.InvalidResponseHeaderName  # type: ignore[attr-defined]
 early_hints: Any = wsgi._make_early_hints_callback  # type: ignore[attr-defined]  # noqa: SLF001
-VALID_STATUS = re.compile("[1-5][0-9][0-9] [ -~]+").fullmatch
+VALID_STATUS = re.compile("[1-5][0-9][0-9] [ -~]+")
+BODILESS = ("1", "204", "304")  # how their status begins
 
 
 class Response:
@@ -30,26 +33,29 @@ class Response:
     cannot ask another instance any more.
     """
 
+    status: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    sent = 0
+    """Bytes of the body that were sent, for the access log."""
+    headers_sent = False
+    closes = False
+    """Whether the connection ends with this answer."""
+    _lines = b""
+    """The status and the fields, as they are sent."""
+    _head = b""
+    """The whole head, until it is sent."""
+    _length: int | None = None
+    _chunked = _bodiless = False
+
     def __init__(self, req: Any, sock: Any, _cfg: Any = None) -> None:
         self.req, self.sock = req, sock
-        self.status: str | None = None
-        self.headers: list[tuple[str, str]] = []
-        self.sent = 0
-        """Bytes of the body that were sent, for the access log."""
-        self.headers_sent = False
-        self.closes = False
-        """Whether the connection ends with this answer."""
-        self._fields: list[str] = []
-        self._length: int | None = None
-        self._chunked = self._bodiless = False
-        self._head = b""
 
     def early_hints(self, headers: Any) -> None:
         """Send `headers` before the answer, as 103 (RFC 8297)."""
         early_hints(self.req, self.sock, self)(headers)
 
     def start_response(
-        self, status: str, headers: Iterable[tuple[str, str]], exc_info: Any = None
+        self, status: str, headers: Sequence[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
         """Note the status and the fields. An exception says which of them HTTP does not allow."""
         if exc_info:
@@ -58,35 +64,40 @@ class Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None
+            self._length, self._chunked, self._head = None, False, b""
         elif self.status is not None:
             raise AssertionError("The application has started the response already.")
-        self._length, self._chunked, self._head = None, False, b""
-        self.headers = list(headers)
-        self._fields = [status]
-        self._add_fields()
-        # Not printable: controls, and characters that HTTP has no bytes for.
-        if not ("".join(self._fields).isprintable() and VALID_STATUS(status)):
-            self._require_valid(status)
-        self.status = status
+        self.status, self.headers = status, headers
+        lines = self._make_lines()
+        try:
+            self._lines = "\r\n".join(lines).encode("latin-1")
+        except UnicodeEncodeError:
+            self._require_valid()
+            raise
+        line_ends = b"\r\n" * (len(lines) - 1)
+        if self._lines.translate(None, PRINTABLE) != line_ends or not is_valid_status(status):
+            self._require_valid()
         return self.write
 
-    def _add_fields(self) -> None:
-        """Add the application's fields, and take from them the length and whether to close."""
-        add = self._fields.append
+    def _make_lines(self) -> list[str]:
+        """Return the status and the application's fields, and note what they say of the body."""
+        lines = [self.status or ""]
         for name, value in self.headers:
             kind = KINDS.get(name) or kind_of(name)
             if kind == PLAIN:
-                add(name + ": " + value)
+                lines.append(name + ": " + value)
             elif kind == LENGTH:
                 self._length = int(value)
-                add(name + ": " + value)
+                if not lines[0].startswith(("1", "204")):  # RFC 9110, section 8.6
+                    lines.append(name + ": " + value)
             elif kind == CONNECTION and value.lower() == "close":
                 self.closes = True
+        return lines
 
-    def _require_valid(self, status: str) -> None:
+    def _require_valid(self) -> None:
         """Raise what gunicorn raises for a status or a field that HTTP does not allow."""
-        if not STATUS_RE.fullmatch(status):
-            raise ValueError(f"Invalid status {status!r}")
+        if not STATUS_RE.fullmatch(self.status or ""):
+            raise ValueError(f"Invalid status {self.status!r}")
         for name, value in self.headers:
             if not wsgi.HEADER_VALUE_RE.fullmatch(value):
                 raise InvalidResponseHeader(repr(name))
@@ -139,52 +150,27 @@ class Response:
         """Add a Content-Length, which the application has left out."""
         if self.status and not self.headers_sent and not self._is_bodiless():
             self._length = length
-            self._fields.append(f"Content-Length: {length}")
+            self._lines += b"\r\nContent-Length: %d" % length
 
     def _is_bodiless(self) -> bool:
         """Return whether HTTP allows no body here (RFC 9112, section 6.3)."""
         if self.status is None:
             raise AssertionError("The application has not called start_response.")
-        return (
-            self.req.method == "HEAD"
-            or self.status.startswith(("204", "304"))
-            or self.status[0] == "1"
-        )
+        return self.req.method == "HEAD" or self.status.startswith(BODILESS)
 
     def _make_head(self) -> None:
         """Make the head, which is sent with the first part of the body."""
         self._bodiless = self._is_bodiless()
-        if self._bodiless:
-            self._drop_length()
-        elif self._length is None:
-            if self.req.version >= (1, 1):
+        version = self.req.version
+        if not self._bodiless and self._length is None:
+            if version >= (1, 1):
                 self._chunked = True
-                self._fields.append("Transfer-Encoding: chunked")
+                self._lines += b"\r\nTransfer-Encoding: chunked"
             else:
                 self.closes = True  # which ends the body
         self.closes = self.closes or self.req.should_close()
-        major, minor = self.req.version
-        status, *fields = self._fields
-        fields.append("\r\n")
-        head = f"HTTP/{major}.{minor} {status}{common(int(time()), self.closes)}"
-        try:
-            self._head = (head + "\r\n".join(fields)).encode("latin-1")
-        except UnicodeEncodeError as error:
-            self._reject(error)
-
-    def _drop_length(self) -> None:
-        """Drop the Content-Length, which 204 and 1xx must not have (RFC 9110, section 8.6)."""
-        if self.status is not None and self.status.startswith(("1", "204")):
-            self._fields = [
-                field for field in self._fields if not field.lower().startswith("content-length:")
-            ]
-
-    def _reject(self, error: UnicodeEncodeError) -> NoReturn:
-        """Raise what gunicorn raises for a field that is not Latin-1."""
-        for name, value in self.headers:
-            if not wsgi.HEADER_VALUE_RE.fullmatch(value):
-                raise InvalidResponseHeader(repr(name)) from error
-        raise ValueError(f"Invalid status {self.status!r}") from error
+        protocol = b"HTTP/1.1 " if version == (1, 1) else b"HTTP/%d.%d " % version
+        self._head = protocol + self._lines + common(int(time()), self.closes)
 
 
 def kind_of(name: str) -> int:
@@ -205,9 +191,16 @@ def kind_of(name: str) -> int:
     return kind
 
 
+@lru_cache(maxsize=100)
+def is_valid_status(status: str) -> bool:
+    """Return whether `status` is three digits that HTTP has a meaning for, and a reason."""
+    return VALID_STATUS.fullmatch(status) is not None
+
+
 @lru_cache(maxsize=4)
-def common(second: int, closes: bool) -> str:  # noqa: FBT001 - a key of the cache
-    """Return the fields that all answers of one second have."""
+def common(second: int, closes: bool) -> bytes:  # noqa: FBT001 - a key of the cache
+    """Return the fields that all answers of one second have, and the end of the head."""
     date = formatdate(second, usegmt=True)
     connection = "close" if closes else "keep-alive"
-    return f"\r\nServer: {SERVER}\r\nDate: {date}\r\nConnection: {connection}\r\n"
+    fields = f"\r\nServer: {SERVER}\r\nDate: {date}\r\nConnection: {connection}\r\n\r\n"
+    return fields.encode()

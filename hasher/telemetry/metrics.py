@@ -27,6 +27,7 @@ from hasher.telemetry.record import Observer, RequestRecord
 OURS = CollectorRegistry()
 # In seconds.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCH = 64  # requests that are counted at once
 INTERVAL = 1.0  # seconds that a count waits, at most, until other processes can see it
 
 REQUESTS = Counter(
@@ -174,7 +175,8 @@ class Tally:
     """The counts of this process, given to prometheus-client once a second.
 
     For each value, some eight of them a request, prometheus-client takes a lock and writes to a
-    shared file: five times the cost of a tally.
+    shared file: five times the cost of a tally. Requests are counted 64 at a time, since code that
+    has just run takes a third of the time.
     """
 
     def __init__(self) -> None:
@@ -182,6 +184,7 @@ class Tally:
         """What runs: the labels of BUILD."""
         self._lock = Lock()
         self._counts = Counts()
+        self._ended: list[RequestRecord] = []  # so is that of its `append`
         self._in_flight: list[None] = []  # its `append` and `pop` are atomic, and need no lock
         self._flusher: Thread | None = None
 
@@ -194,12 +197,23 @@ class Tally:
     def end(self, record: RequestRecord) -> None:
         """Count a request that was answered."""
         self._in_flight.pop()
-        with self._lock:
+        self._ended.append(record)
+        # The exception in a record of a fault may hold a body.
+        if len(self._ended) >= BATCH or record.fault:
+            with self._lock:
+                self._count()
+
+    def _count(self) -> None:
+        """Count the requests that have ended. The lock must be held."""
+        ended = self._ended[:]
+        del self._ended[: len(ended)]
+        for record in ended:
             self._counts.add(record)
 
     def flush(self) -> None:
         """Give the counts to prometheus-client."""
         with self._lock:
+            self._count()
             counts, self._counts = self._counts, Counts()
         IN_FLIGHT.set(len(self._in_flight))
         if self.build:

@@ -7,7 +7,7 @@ It travels in a context variable: code that answers a request, the store include
 import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from random import getrandbits
+from random import randbytes
 from typing import Any, NamedTuple
 
 import msgspec
@@ -88,4 +88,6 @@ def request_id(given: str | None = None) -> str:
 
     A new id is unlikely to come twice, and is not secret.
     """
-    return given if given and WELL_FORMED.fullmatch(given) else f"{getrandbits(128):032x}"
+    if given and WELL_FORMED.fullmatch(given):
+        return given
+    return randbytes(16).hex()  # noqa: S311 - it is not secret

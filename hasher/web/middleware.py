@@ -14,6 +14,7 @@ from hasher.telemetry.record import (
     request_id,
 )
 
+NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the environ
 
 
@@ -35,8 +36,8 @@ class Middleware:
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             note_answer(record, status, headers)
-            headers.append(("X-Content-Type-Options", "nosniff"))
-            if has_body(environ) and not record.body_read:
+            headers.append(NO_SNIFFING)
+            if not record.body_read and has_body(environ):
                 headers.append(("Connection", "close"))
             headers.append(("X-Request-ID", record.id))
             return start_response(status, headers, exc_info)
@@ -68,8 +69,10 @@ def note_answer(record: RequestRecord, status: str, headers: Sequence[tuple[str,
     """Note the answer's status and length in `record`."""
     record.status = int(status[:3])
     if record.method != "HEAD":
-        lengths = (value for name, value in reversed(headers) if name == "Content-Length")
-        record.sent = int(next(lengths, 0))
+        for name, value in reversed(headers):
+            if name == "Content-Length":
+                record.sent = int(value)
+                break
 
 
 def has_body(environ: Environ) -> bool:

@@ -5,10 +5,11 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from flask import Response, request
+from flask import Response
 from werkzeug.http import parse_etags
 
 from hasher.telemetry.record import Environ
+from hasher.web.short_way import current_environ
 
 NEWLINE = b"\n"  # ends every body, so that a terminal shows the prompt on a line of its own
 
@@ -43,12 +44,14 @@ class WholeResponse(Response):
 class LazyResponse(WholeResponse):
     """A body, a status and header fields; the rest of a response is made when it is asked for."""
 
+    is_whole = False
+
     def __init__(self, body: bytes, status: int, fields: list[Field]) -> None:
         self.parts = body, STATUS_LINES[status], fields
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Send it, without its body if the request is a HEAD."""
-        if "headers" in vars(self):
+        if self.is_whole:
             return super().__call__(environ, start_response)
         body, status, fields = self.parts
         start_response(status, fields)
@@ -56,8 +59,9 @@ class LazyResponse(WholeResponse):
 
     def __getattr__(self, name: str) -> Any:
         """Make the whole response, unless it is made already, and return one of its attributes."""
-        if "headers" in vars(self) or name == "parts":
+        if self.is_whole or name == "parts":
             raise AttributeError(name)
+        self.is_whole = True
         body, status, fields = self.parts
         super().__init__(body or None, status, fields)
         return getattr(self, name)
@@ -104,7 +108,7 @@ def cacheable(
         ("ETag", f'"{etag}"'),
         ("Cache-Control", "public, max-age=31536000, immutable"),
     ]
-    given = request.environ.get("HTTP_IF_NONE_MATCH")
+    given = current_environ().get("HTTP_IF_NONE_MATCH")
     if given and parse_etags(given).contains_weak(etag):
         return LazyResponse(b"", 304, kept)
     kept += [("Content-Type", content_type), ("Content-Length", str(len(body)))]

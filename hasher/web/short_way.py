@@ -8,14 +8,14 @@ Every private name of Flask 3.1 that hasher uses stands here.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import flask
 from flask import Flask, Request, Response
-from flask.ctx import AppContext, RequestContext
+from flask.ctx import RequestContext
 from flask.globals import _cv_app, _cv_request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.routing import BaseConverter, Rule
@@ -125,31 +125,40 @@ class LazyRequest(Request):
         return getattr(self, name)
 
 
-class LazyAppContext(AppContext):
-    """An application context whose `g` is made when it is asked for."""
-
-    url_adapter = None
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-        self._cv_tokens = []
-
-    @cached_property
-    def g(self) -> Any:  # type: ignore[override]
-        """The namespace of this request."""
-        return self.app.app_ctx_globals_class()
-
-
-class LazyRequestContext(RequestContext):
-    """A request context whose request is matched already."""
+class LazyContext(RequestContext):
+    """The context of a request that is matched already, and of its application."""
 
     url_adapter = None
     flashes = None
+    _session = NoSessions.session
 
     def __init__(self, app: Flask, request: Request) -> None:
-        self.app, self.request, self._session = app, request, NoSessions.session
+        self.app, self.request = app, request
         self._after_request_functions = []
         self._cv_tokens = []
+
+    @cached_property
+    def g(self) -> Any:
+        """The namespace of this request."""
+        return self.app.app_ctx_globals_class()
+
+    def preserve(self, push: Callable[[Any], None]) -> None:
+        """Have a test client push both contexts, for its `with` block."""
+        app_context = self.app.app_context()
+        app_context.g = self.g
+        push(app_context)
+        push(self)
+
+
+def current_environ() -> Environ:
+    """Return what `flask.request.environ` is, without its proxy, which costs as much as a view."""
+    environ: Environ = _cv_request.get().request.environ
+    return environ
+
+
+def current_application() -> Flask:
+    """Return what `flask.current_app` stands for."""
+    return _cv_app.get().app
 
 
 class ShortWay(Flask):
@@ -181,22 +190,19 @@ class ShortWay(Flask):
         current().route = plain.route
         request = LazyRequest(environ)
         request.url_rule, request.view_args = plain.rule, arguments
-        context = LazyRequestContext(self, request)
-        app_token = _cv_app.set(LazyAppContext(self))
+        context = LazyContext(self, request)
+        app_token = _cv_app.set(context)  # type: ignore[arg-type]
         request_token = _cv_request.set(context)
         try:
             response = self._answer(context, plain.endpoint, arguments)
             return response(environ, start_response)
         finally:
             if "werkzeug.debug.preserve_context" in environ:  # a test client's `with` block
-                environ["werkzeug.debug.preserve_context"](_cv_app.get())
-                environ["werkzeug.debug.preserve_context"](context)
+                context.preserve(environ["werkzeug.debug.preserve_context"])
             _cv_request.reset(request_token)
             _cv_app.reset(app_token)
 
-    def _answer(
-        self, context: LazyRequestContext, endpoint: str, arguments: dict[str, str]
-    ) -> Response:
+    def _answer(self, context: LazyContext, endpoint: str, arguments: dict[str, str]) -> Response:
         """Call the view; Flask finishes an answer that is more, or other, than a response."""
         try:
             answer: Any = self.view_functions[endpoint](**arguments)

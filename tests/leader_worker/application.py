@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -149,6 +150,22 @@ def split(environ: Environ, start_response: Start) -> Iterable[bytes]:
     return [b"hello"]
 
 
+def unencodable(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Give a field that HTTP has no bytes for."""
+    start_response("200 OK", [("X", "\u0101")])
+    return [b"hello"]
+
+
+def anew(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Start another answer in place of one of which nothing was sent."""
+    start_response("200 OK", [])(b"")
+    try:
+        int("none")
+    except ValueError:
+        start_response("404 Not Found", [("Content-Length", "5")], sys.exc_info())
+    return [b"hello"]
+
+
 def time_out(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Fail by a time-out of its own."""
     raise TimeoutError("Another machine is slow.")
@@ -157,6 +174,7 @@ def time_out(environ: Environ, start_response: Start) -> Iterable[bytes]:
 ROUTES = {
     route.__name__: route
     for route in (
+        anew,
         closes,
         crash,
         crash_late,
@@ -176,6 +194,7 @@ ROUTES = {
         time_out,
         too_long,
         too_short,
+        unencodable,
         unread,
         wait,
         written,

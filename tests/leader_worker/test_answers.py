@@ -40,6 +40,7 @@ def test_the_application_is_alone_on_its_path(server: Server) -> None:
         ("/too-long", 200, b"hello"),
         ("/written", 200, b"one two"),
         ("/no-content", 204, b""),
+        ("/anew", 404, b"hello"),
     ],
 )
 def test_an_answer_is_whole_and_another_follows(
@@ -83,7 +84,9 @@ def test_an_answer_that_is_too_short_ends_its_connection(server: Server, fields:
     assert received.endswith(b"short")
 
 
-@pytest.mark.parametrize("path", ["/crash", "/silent", "/split", "/leave", "/time-out"])
+@pytest.mark.parametrize(
+    "path", ["/crash", "/silent", "/split", "/unencodable", "/leave", "/time-out"]
+)
 def test_what_the_application_fails_to_answer_is_a_500(
     server: Server, fields: list[str], path: str
 ) -> None:
