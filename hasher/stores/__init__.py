@@ -10,6 +10,7 @@ from hasher.stores.driver import (
     Resources,
     Stored,
     StoreFull,
+    TakenDown,
     Unusable,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "Resources",
     "StoreFull",
     "Stored",
+    "TakenDown",
     "Unusable",
     "locate",
 ]

@@ -2,16 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import Barrier
 
-from hasher.stores.driver import Driver, Location, Outcome, Resources, Stored, StoreFull, Unusable
+from hasher.stores.driver import (
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    TakenDown,
+    Unusable,
+)
 from hasher.stores.messages import digest_of
+from hasher.stores.tombstone import Tombstone, to_bytes
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
 THREADS = 16
 TRIES = 5  # of a check whose driver does not answer in time
 MESSAGES = [b"", b"\0", b"a", "é😀\U0010ffff".encode(), b"\r\n " * 3, bytes(10**6)]
+
+TOMBSTONE = to_bytes(Tombstone("", 1, "a test"))
 
 Pair = tuple[str, bytes]
 
@@ -36,7 +48,7 @@ def sentence_of(check: "Check") -> str:
 
 def fault_of(check: "Check", location: Location) -> str | None:
     """Return what is wrong, or None if the check holds."""
-    errors: tuple[type[Exception], ...] = (Broken, StoreFull, Unusable)
+    errors: tuple[type[Exception], ...] = (Broken, StoreFull, TakenDown, Unusable)
     for patience in range(TRIES):
         try:
             with scratch(location) as (driver, place):
@@ -189,6 +201,83 @@ def another_opener_sees_what_is_stored(driver: Driver, place: Location) -> None:
         expect(other.put(digest, message), outcome, "the other's put")
 
 
+def what_is_removed_stays_away(driver: Driver, _place: Location) -> None:
+    """A message that is stored, one that is damaged, a large one, and one that never came."""
+    pairs = [*numbered(3), pair_of(bytes(10**6))]
+    driver.put_many([pairs[0], (pairs[1][0], b"?"), pairs[3]])
+    removed = [driver.remove(digest, TOMBSTONE) for digest, _ in pairs]
+    expect(removed, [MENDED, MENDED, NEW, MENDED], "remove")
+    for digest, message in pairs:
+        expect(refused(driver.put, digest, message), digest, "put")
+        expect(driver.remove(digest, TOMBSTONE + b"!"), REPEATED, "remove, again")
+        expect(driver.get(digest), TOMBSTONE, "get")
+    expect(refused(driver.put_many, pairs[1:2]), pairs[1][0], "put_many")
+    expect(dict(driver.items()), dict.fromkeys(dict(pairs), TOMBSTONE), "items")
+
+
+def what_is_removed_can_be_told_from_the_rest(driver: Driver, _place: Location) -> None:
+    """Of 3,000 messages every hundredth is removed."""
+    pairs = numbered(3000)
+    driver.put_many(pairs)
+    expect(driver.removed_of([]), [], "removed_of nothing")
+    expect(driver.removed_of([digest for digest, _ in pairs]), [], "removed_of")
+    expect(list(driver.removed()), [], "removed")
+    digests = {digest for digest, _ in pairs[::100]}
+    for digest in digests:
+        driver.remove(digest, TOMBSTONE)
+    missing = digest_of(b"missing")
+    found = driver.removed_of([missing, *(digest for digest, _ in pairs)])
+    expect(sorted(found), sorted(digests), "removed_of, after the removal")
+    expect(dict(driver.removed()), dict.fromkeys(digests, TOMBSTONE), "removed, after the removal")
+    expect(driver.count(), len(pairs), "count")
+
+
+def what_is_restored_can_be_stored_again(driver: Driver, _place: Location) -> None:
+    """Only a tombstone is taken away."""
+    digest, message = pair_of(b"foo")
+    expect([driver.restore(digest)], [False], "restore of nothing")
+    driver.put(digest, message)
+    expect([driver.restore(digest)], [False], "restore of a message")
+    expect(driver.get(digest), message, "get")
+    driver.remove(digest, TOMBSTONE)
+    expect([driver.restore(digest) for _ in range(2)], [True, False], "restore")
+    expect(driver.get(digest), None, "get after the restoration")
+    expect(driver.count(), 0, "count")
+    expect(driver.put(digest, message), NEW, "put")
+
+
+def no_put_outlives_a_removal_at_the_same_moment(driver: Driver, _place: Location) -> None:
+    """Every thread puts the same messages, half of them over damage, and removes some."""
+    pairs = numbered(40 * THREADS)
+    driver.put_many([(digest, b"?") for digest, _ in pairs[::2]])
+
+    def work(thread: int) -> int:
+        return sum(put_or_remove(driver, thread, *numbered) for numbered in enumerate(pairs))
+
+    expect(in_threads(work), len(pairs), "removals")
+    expect(dict(driver.items()), dict.fromkeys(dict(pairs), TOMBSTONE), "items")
+
+
+def put_or_remove(driver: Driver, thread: int, number: int, pair: Pair) -> bool:
+    """Remove the message if it is this thread's to remove, or put it; return which it was."""
+    if number % THREADS == thread:
+        driver.remove(pair[0], TOMBSTONE)
+        return True
+    put = driver.put if thread % 4 else lambda *pair: driver.put_many([pair])
+    with suppress(TakenDown):
+        put(*pair)
+    return False
+
+
+def refused(put: Callable[..., object], *arguments: object) -> str | None:
+    """Return the digest of the message that `put` says was taken down, or None."""
+    try:
+        put(*arguments)
+    except TakenDown as error:
+        return error.digest
+    return None
+
+
 Check = Callable[[Driver, Location], None]
 CHECKS: Sequence[Check] = (
     what_was_put_is_got_unchanged,
@@ -200,5 +289,9 @@ CHECKS: Sequence[Check] = (
     many_at_once_say_what_they_came_to,
     many_that_overlap_are_each_new_once,
     everything_that_is_stored_can_be_gone_through,
+    what_is_removed_stays_away,
+    what_is_removed_can_be_told_from_the_rest,
+    what_is_restored_can_be_stored_again,
+    no_put_outlives_a_removal_at_the_same_moment,
     another_opener_sees_what_is_stored,
 )

@@ -32,6 +32,14 @@ class DamagedMessage(Exception):
         self.digest = digest
 
 
+class TakenDown(Exception):
+    """An operator has taken down the message with this digest."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"{digest} was taken down")
+        self.digest = digest
+
+
 class Outcome(Enum):
     """What storing a message came to."""
 
@@ -70,8 +78,12 @@ class Driver(ABC):
 
     Every method may be called from any thread at any time, and no connection crosses a fork. A
     driver never alters, expires or evicts a message: once `put` has returned, every later `get`
-    finds the message, from every process that shares the store. If it cannot tell, it raises one
-    of `errors` within 2 s, and it works again without help when the cause has gone.
+    finds the message, from every process that shares the store, unless an operator calls `remove`.
+    If it cannot tell, it raises one of `errors` within 2 s, and it works again without help when
+    the cause has gone.
+
+    `remove` puts a tombstone (`hasher.stores.tombstone`) under the digest, which no other method
+    but `restore` replaces. `get`, `items` and `count` treat it as they do a message.
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (OSError,)
@@ -93,36 +105,61 @@ class Driver(ABC):
         NEW if nothing stood under `digest`, REPEATED if this message did. If anything else did,
         `message` replaces it, and the outcome is MENDED: the caller has just hashed the message.
         Of any number of simultaneous calls with one new message, exactly one returns NEW.
-        Raises StoreFull if there is no room for a new message; a stored one is still REPEATED.
+        Raises TakenDown if a tombstone stands there. Raises StoreFull if there is no room for a new
+        message; a stored one is still REPEATED.
         """
 
     @abstractmethod
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
         """Store distinct pairs of digest and message in few trips; return what they came to.
 
-        It does not hold up calls of `put` until all are stored. After an exception some of the
-        pairs may be stored, and putting them again is safe.
+        It does not hold up calls of `put` until all are stored. Raises TakenDown with the digest of
+        a message that was taken down. After an exception some of the pairs may be stored, and
+        putting them again is safe.
         """
 
     @abstractmethod
     def get(self, digest: str) -> bytes | None:
-        """Return what is stored under `digest`, or None.
+        """Return the message or the tombstone that is stored under `digest`, or None.
 
         Raises DamagedMessage if it is something that cannot be a message, such as a list of Redis.
         """
 
     @abstractmethod
-    def items(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield every pair of digest and message that is stored throughout, in bounded memory.
+    def remove(self, digest: str, tombstone: bytes) -> Outcome:
+        """Store `tombstone` in place of what stands under `digest`, in one atomic step.
 
-        None takes the place of a message that cannot be read. Raises Unusable at the end if the
-        digests of some messages cannot be read either. It may or may not yield messages that are
-        put meanwhile, and may yield a pair twice.
+        NEW if nothing stood there, MENDED if anything did, and REPEATED if a tombstone did, which
+        stays. A full store takes it too, unless the disk has no room for any change.
+        """
+
+    @abstractmethod
+    def restore(self, digest: str) -> bool:
+        """Take away the tombstone under `digest`, in one atomic step; return whether it stood."""
+
+    @abstractmethod
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        """Return those of `digests` under which a tombstone stands."""
+
+    @abstractmethod
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        """Yield every pair of digest and tombstone that is stored throughout, in bounded memory.
+
+        It may yield a pair twice.
+        """
+
+    @abstractmethod
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield every digest, with the message or tombstone that is stored throughout under it.
+
+        It takes bounded memory. None takes the place of a message that cannot be read. Raises
+        Unusable at the end if the digests of some messages cannot be read either. It may or may not
+        yield messages that are put meanwhile, and may yield a pair twice.
         """
 
     @abstractmethod
     def count(self) -> int:
-        """Return how many messages are stored."""
+        """Return how many messages and tombstones are stored."""
 
     @abstractmethod
     def check(self) -> str | None:

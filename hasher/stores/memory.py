@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import ClassVar, Self
 
-from hasher.stores.driver import DEFAULT, Driver, Location, Outcome, Resources, Stored, StoreFull
+from hasher.stores.driver import (
+    DEFAULT,
+    Driver,
+    Location,
+    Outcome,
+    Resources,
+    Stored,
+    StoreFull,
+    TakenDown,
+)
+from hasher.stores.tombstone import is_tombstone
 
 # Bytes that CPython and glibc take for an entry beside its message, on a 64-bit machine: a key of
 # 80, the dict's share of up to 64, a bytes object's own 33, and what rounding adds.
@@ -64,6 +74,8 @@ class MemoryDriver(Driver):
                 return Outcome.NEW
             if kept == message:
                 return Outcome.REPEATED
+            if is_tombstone(kept):
+                raise TakenDown(key.hex())
             self._messages[key] = message
             self._used += len(message) - len(kept)
             return Outcome.MENDED
@@ -85,10 +97,37 @@ class MemoryDriver(Driver):
         # One lookup in a dict is atomic: there is nothing to lock.
         return self._messages.get(bytes.fromhex(digest))
 
+    def remove(self, digest: str, tombstone: bytes) -> Outcome:
+        key = bytes.fromhex(digest)
+        with self._lock:
+            kept = self._messages.get(key)
+            if kept is not None and is_tombstone(kept):
+                return Outcome.REPEATED
+            self._messages[key] = tombstone
+            self._used += len(tombstone) + (ENTRY if kept is None else -len(kept))
+            return Outcome.NEW if kept is None else Outcome.MENDED
+
+    def restore(self, digest: str) -> bool:
+        key = bytes.fromhex(digest)
+        with self._lock:
+            kept = self._messages.get(key)
+            if kept is None or not is_tombstone(kept):
+                return False
+            del self._messages[key]
+            self._used -= ENTRY + len(kept)
+            return True
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        return [digest for digest in digests if is_tombstone(self.get(digest) or b"")]
+
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        return (pair for pair in self.items() if is_tombstone(pair[1]))
+
     def items(self) -> Iterator[tuple[str, bytes]]:
         with self._lock:
             keys = list(self._messages)
-        return ((key.hex(), self._messages[key]) for key in keys)
+        found = ((key, self._messages.get(key)) for key in keys)
+        return ((key.hex(), message) for key, message in found if message is not None)
 
     def count(self) -> int:
         return len(self._messages)

@@ -9,7 +9,8 @@ from hashlib import sha256
 from time import perf_counter
 from typing import Protocol, Self, TypeVar
 
-from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored
+from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored, TakenDown
+from hasher.stores.tombstone import Tombstone, from_bytes, is_tombstone, to_bytes
 
 T = TypeVar("T")
 
@@ -53,9 +54,9 @@ def digest_of(message: bytes) -> str:
 
 
 def verified(message: bytes, digest: str) -> bytes:
-    """Return `message`. DamagedMessage if its digest is not `digest`."""
+    """Return `message`. TakenDown if it is a tombstone, DamagedMessage if it is anything else."""
     if sha256(message).hexdigest() != digest:
-        raise DamagedMessage(digest)
+        raise (TakenDown if is_tombstone(message) else DamagedMessage)(digest)
     return message
 
 
@@ -102,7 +103,10 @@ class Messages:
         self.close()
 
     def put(self, message: bytes) -> tuple[str, bool]:
-        """Store `message`; return its digest, and whether it is new."""
+        """Store `message`; return its digest, and whether it is new.
+
+        TakenDown if an operator has taken it down.
+        """
         caller = self._caller()
         if len(message) > LARGE:
             caller.before_wait()
@@ -116,7 +120,8 @@ class Messages:
     def put_many(self, messages: Iterable[bytes]) -> tuple[list[str], int]:
         """Store `messages`; return the digest of each, in their order, and how many are new.
 
-        After an exception some of them may be stored, and putting them again is safe.
+        TakenDown if an operator has taken one of them down. After an exception some of them may be
+        stored, and putting them again is safe.
         """
         caller = self._caller()
         caller.before_wait()
@@ -130,7 +135,10 @@ class Messages:
         return digests, counts.new
 
     def get(self, digest: str) -> bytes | None:
-        """Return the message with this digest, or None. DamagedMessage if it was altered."""
+        """Return the message with this digest, or None.
+
+        TakenDown if an operator has taken it down, DamagedMessage if it was altered.
+        """
         caller = self._caller()
         message = self._timed(caller, "get", self.driver.get, digest)
         if message is None:
@@ -139,16 +147,38 @@ class Messages:
             caller.before_wait()
         return verified(message, digest)
 
-    def items(self) -> Iterator[tuple[str, bytes | None]]:
-        """Yield every digest with the message under it, not verified, in bounded memory.
+    def removed_of(self, messages: Iterable[bytes]) -> list[str]:
+        """Return the digests of those of `messages` that an operator has taken down."""
+        caller = self._caller()
+        caller.before_wait()
+        digests = [sha256(message).hexdigest() for message in messages]
+        return self._timed(caller, "removed_of", self.driver.removed_of, digests)
 
-        None takes the place of a message that cannot be read. Raises Unusable at the end if the
-        digests of some messages cannot be read either.
+    def remove(self, tombstone: Tombstone) -> Outcome:
+        """Take down the message that `tombstone` names.
+
+        MENDED if anything stood there, NEW if nothing did, REPEATED if it was taken down before.
+        """
+        return self.driver.remove(tombstone.digest, to_bytes(tombstone))
+
+    def restore(self, digest: str) -> bool:
+        """Let the message with this digest be stored again; return whether it was taken down."""
+        return self.driver.restore(digest)
+
+    def removed(self) -> Iterator[Tombstone]:
+        """Yield the tombstone of every message that was taken down, in bounded memory."""
+        return (from_bytes(*pair) for pair in self.driver.removed())
+
+    def items(self) -> Iterator[tuple[str, bytes | None]]:
+        """Yield every digest with the message or tombstone under it, not verified.
+
+        It takes bounded memory. None takes the place of a message that cannot be read. Raises
+        Unusable at the end if the digests of some messages cannot be read either.
         """
         return self.driver.items()
 
     def count(self) -> int:
-        """Return how many messages are stored."""
+        """Return how many messages and tombstones are stored."""
         return self.driver.count()
 
     def check(self) -> str | None:

@@ -1,15 +1,17 @@
 """The contract's checks find a driver that breaks it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 import pytest
 
-from hasher.stores import Driver, Location, Outcome, Resources, Stored, StoreFull
+from hasher.stores import Driver, Location, Outcome, Resources, Stored, StoreFull, TakenDown
 from hasher.stores.contract import CHECKS, examine
 from hasher.stores.driver import DEFAULT
 from hasher.stores.memory import MemoryDriver
+from hasher.stores.tombstone import MARK
 
 LIMIT = 2**24
 
@@ -66,6 +68,47 @@ class Full(MemoryDriver):
         raise StoreFull
 
 
+class Forgiving(MemoryDriver):
+    """Stores again what was removed."""
+
+    def put(self, digest: str, message: bytes) -> Outcome:
+        self.restore(digest)
+        return super().put(digest, message)
+
+
+class Rash(MemoryDriver):
+    """Looks for a tombstone in a step of its own, before it stores."""
+
+    def put(self, digest: str, message: bytes) -> Outcome:
+        if self.removed_of([digest]):
+            raise TakenDown(digest)
+        time.sleep(0)  # in which another thread has its turn
+        self.restore(digest)
+        return super().put(digest, message)
+
+
+class Obstinate(MemoryDriver):
+    """Restores nothing."""
+
+    def restore(self, digest: str) -> bool:
+        return bool(self.removed_of([digest]))
+
+
+class Destructive(MemoryDriver):
+    """Restores by removing whatever there is."""
+
+    def restore(self, digest: str) -> bool:
+        self.remove(digest, MARK)
+        return super().restore(digest)
+
+
+class Unaware(MemoryDriver):
+    """Does not know what was removed."""
+
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        return iter([])
+
+
 class Place(Location):
     """A place that opens a driver of some kind."""
 
@@ -106,8 +149,14 @@ def test_a_driver_that_keeps_the_contract_passes() -> None:
         (Silent, "many at once say what they came to", "put_many gave Stored(new=0"),
         (Silent, "many that overlap are each new once", "new messages gave 0, not 3000"),
         (Full, "what was put is got unchanged", "the store is full"),
+        (Forgiving, "what is removed stays away", "put gave None"),
+        (Rash, "no put outlives a removal at the same moment", "items gave"),
+        (Obstinate, "what is restored can be stored again", "restore gave [True, True]"),
+        (Destructive, "what is restored can be stored again", "restore of nothing gave [True]"),
+        (Unaware, "what is removed can be told from the rest", "removed, after the removal gave"),
     ],
 )
+@pytest.mark.usefixtures("impatient_threads")
 def test_a_driver_that_breaks_it_is_found(
     kind: Callable[[int], Driver], promise: str, fault: str
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hasher.stores import DamagedMessage, Driver, Stored, StoreFull
+from hasher.stores import DamagedMessage, Driver, Outcome, Stored, StoreFull, TakenDown
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import (
     LARGE,
@@ -14,6 +14,7 @@ from hasher.stores.messages import (
     digest_of,
     verified,
 )
+from hasher.stores.tombstone import MARK, Tombstone
 
 VECTORS = [  # FIPS 180-4 examples, NIST CSRC
     (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
@@ -25,6 +26,7 @@ VECTORS = [  # FIPS 180-4 examples, NIST CSRC
     (b"a" * 10**6, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"),
 ]
 FOO = digest_of(b"foo")
+TOMBSTONE = Tombstone(FOO, 1, "a test")
 
 
 class Notes:
@@ -89,6 +91,31 @@ def test_who_sends_a_damaged_message_again_mends_it(
     assert messages.get(FOO) == b"foo"
     assert notes.counts == [Stored(mended=1)]
     assert FOO in caplog.text
+
+
+def test_what_was_taken_down_is_neither_returned_nor_stored(
+    messages: Messages, driver: Driver, notes: Notes
+) -> None:
+    messages.put(b"foo")
+    assert messages.remove(TOMBSTONE) is Outcome.MENDED
+    for call in (
+        lambda: messages.get(FOO),
+        lambda: messages.put(b"foo"),
+        lambda: messages.put_many([b"bar", b"foo"]),
+    ):
+        with pytest.raises(TakenDown) as raised:
+            call()
+        assert raised.value.digest == FOO
+    assert messages.removed_of([b"foo", b"bar"]) == [FOO]
+    assert list(messages.removed()) == [TOMBSTONE]
+    assert notes.counts == [Stored(new=1)]
+    assert messages.restore(FOO)
+    assert messages.get(FOO) is None
+
+
+def test_a_tombstone_that_names_itself_is_a_message(messages: Messages) -> None:
+    digest, _ = messages.put(MARK)
+    assert messages.get(digest) == MARK
 
 
 def test_many_are_named_in_their_order_and_stored_once(messages: Messages, notes: Notes) -> None:

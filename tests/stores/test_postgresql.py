@@ -10,10 +10,20 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from hasher.stores import DamagedMessage, Driver, Outcome, Resources, Stored, Unusable, locate
+from hasher.stores import (
+    DamagedMessage,
+    Driver,
+    Outcome,
+    Resources,
+    Stored,
+    TakenDown,
+    Unusable,
+    locate,
+)
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.postgresql import pool
 from hasher.stores.postgresql.location import PostgreSQLLocation
+from hasher.stores.tombstone import MARK
 from tests.support.postgresql import UNPRIVILEGED, PgBouncer, PostgreSQLServer
 from tests.support.servers import certificate, until
 
@@ -114,6 +124,67 @@ def test_one_of_many_that_mend_at_once_does(store: Driver, server: PostgreSQLSer
             ]
 
 
+def test_what_is_removed_while_a_put_waits_is_not_stored(
+    store: Driver, server: PostgreSQLServer
+) -> None:
+    remove = (
+        "INSERT INTO hasher_messages VALUES (%s, %s)"
+        " ON CONFLICT (digest) DO UPDATE SET message = excluded.message"
+    )
+    puts: list[Callable[[], object]] = [
+        lambda: store.put(FOO, b"foo"),
+        lambda: store.put_many([(FOO, b"foo"), PAIRS[0]]),
+    ]
+    for put in puts:
+        for before in (None, b"bar"):
+            server.execute("TRUNCATE hasher_messages")
+            if before:
+                store.put(FOO, before)
+            with closing(server.client()) as client, client.transaction():
+                client.execute(remove, [bytes.fromhex(FOO), MARK])
+                waiting = Waiting(server, put)  # it began before the tombstone was committed
+            waiting.join()
+            assert isinstance(waiting.outcome, TakenDown)
+            assert store.get(FOO) == MARK
+
+
+def test_threads_that_share_a_statement_are_each_told_of_a_removal(
+    store: Driver, server: PostgreSQLServer
+) -> None:
+    store.remove(FOO, MARK)
+    lock = "LOCK TABLE hasher_messages IN EXCLUSIVE MODE"
+    barrier = threading.Barrier(8)
+
+    def put(thread: int) -> Outcome | str:
+        barrier.wait()
+        pair = (FOO, b"foo") if thread % 2 else PAIRS[0]
+        try:
+            return store.put(*pair)
+        except TakenDown as error:
+            return error.digest
+
+    with closing(server.client()) as client, ThreadPoolExecutor(8) as executor:
+        with client.transaction():
+            client.execute(lock)
+            outcomes = executor.map(put, range(8))
+            until(lambda: number(server, WAITING) == 1)
+        found = list(outcomes)
+    assert found[1::2] == [FOO] * 4
+    assert sorted(found[::2], key=str) == [NEW, *[REPEATED] * 3]
+
+
+def test_a_role_that_may_not_restore_is_told_so(store: Driver, server: PostgreSQLServer) -> None:
+    server.execute("DROP ROLE IF EXISTS keeper")
+    server.execute("CREATE ROLE keeper LOGIN")
+    server.execute("GRANT SELECT, INSERT, UPDATE ON hasher_messages TO keeper")
+    with closing(locate(server.url.replace("hasher@", "keeper@")).open()) as keeper:
+        assert keeper.remove(FOO, MARK) is NEW
+        with pytest.raises(Unusable, match="GRANT DELETE ON hasher_messages"):
+            keeper.restore(FOO)
+    assert store.restore(FOO)
+    server.execute("DROP OWNED BY keeper; DROP ROLE keeper")
+
+
 @pytest.fixture
 def torn(store: Driver, server: PostgreSQLServer) -> Driver:
     """A store with messages of which one has lost its pieces, as on a failing disk."""
@@ -140,6 +211,15 @@ def test_what_cannot_be_read_is_mended(torn: Driver) -> None:
 def test_what_cannot_be_read_is_mended_among_many(torn: Driver) -> None:
     assert torn.put_many([*PAIRS[:151], (digest(LARGE), LARGE)]) == Stored(1, 150, 1)
     assert torn.get(digest(LARGE)) == LARGE
+
+
+def test_what_cannot_be_read_can_be_removed(torn: Driver) -> None:
+    assert list(torn.removed()) == []
+    assert torn.removed_of([digest(LARGE)]) == []
+    assert torn.remove(digest(LARGE), MARK) is MENDED
+    for put in (torn.put, lambda *pair: torn.put_many([pair])):
+        with pytest.raises(TakenDown):
+            put(digest(LARGE), LARGE)
 
 
 def test_a_repeat_writes_nothing(store: Driver, server: PostgreSQLServer) -> None:
@@ -182,6 +262,9 @@ def test_no_more_connections_than_threads(server: PostgreSQLServer) -> None:
         assert 0 < number(server, sessions) <= 3
 
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
 class Waiting(threading.Thread):
     """A call that waits for a lock: one of `count` that do when this is made."""
 
@@ -192,8 +275,7 @@ class Waiting(threading.Thread):
         self.call = call
         self.outcome: object = None
         self.start()
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        until(lambda: number(server, waiting) == count)
+        until(lambda: number(server, WAITING) == count)
 
     def run(self) -> None:
         """Keep what the call returns, or raises."""

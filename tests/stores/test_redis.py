@@ -16,13 +16,23 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from hasher.stores import DamagedMessage, Driver, Outcome, Stored, StoreFull, Unusable, locate
+from hasher.stores import (
+    DamagedMessage,
+    Driver,
+    Outcome,
+    Stored,
+    StoreFull,
+    TakenDown,
+    Unusable,
+    locate,
+)
 from hasher.stores.messages import digest_of
 from hasher.stores.redis import ClusterLocation, RedisLocation
 from hasher.stores.redis.breaker import CircuitBreaker
-from hasher.stores.redis.driver import SMALL
+from hasher.stores.redis.driver import SMALL, RedisDriver
 from hasher.stores.redis.server import Access, TooFewReplicas
 from hasher.stores.redis.shared_call import LATE, SharedCall
+from hasher.stores.tombstone import MARK
 from tests.support.servers import RedisCluster, RedisServer, certificate, free_ports, until
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
@@ -146,6 +156,50 @@ def test_of_many_who_mend_at_once_none_is_told_that_it_is_new(
             assert MENDED in outcomes
             assert outcomes <= {MENDED, REPEATED}
             assert driver.get(pair[0]) == pair[1]
+
+
+def test_who_mends_replaces_no_tombstone_that_came_meanwhile(
+    servers: Servers, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, message = PAIRS[0]
+    with holder_of(servers, digest) as client:
+        store_a_string(client, key_of(digest))
+    compare = vars(RedisDriver)["_compare"]
+
+    def remove_after(driver: Driver, *arguments: Any) -> Any:
+        compared = compare(driver, *arguments)
+        driver.remove(digest, MARK)
+        return compared
+
+    with monkeypatch.context() as slow:
+        slow.setattr(RedisDriver, "_compare", remove_after)
+        with pytest.raises(TakenDown, match=digest):
+            driver.put(digest, message)
+    assert driver.get(digest) == MARK
+
+
+def test_a_value_of_another_type_can_be_removed(servers: Servers, driver: Driver) -> None:
+    digest, message = PAIRS[0]
+    with holder_of(servers, digest) as client:
+        store_a_list(client, key_of(digest))
+    assert list(driver.removed()) == []
+    assert driver.removed_of([digest]) == []
+    assert not driver.restore(digest)
+    assert driver.remove(digest, MARK) is MENDED
+    with pytest.raises(TakenDown):
+        driver.put(digest, message)
+
+
+def test_a_full_server_is_removed_from(server: RedisServer) -> None:
+    with opened(server.url) as driver, closing(server.client()) as client:
+        driver.put_many(PAIRS[:2])
+        client.config_set("maxmemory", "1")
+        assert driver.remove(PAIRS[0][0], MARK) is MENDED
+        assert driver.get(PAIRS[0][0]) == MARK
+        with pytest.raises(TakenDown):
+            driver.put(*PAIRS[0])
+        assert driver.put(*PAIRS[1]) is REPEATED
+        assert driver.restore(PAIRS[0][0])
 
 
 def test_a_full_server_still_tells_repeats_from_new_messages(server: RedisServer) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hasher.stores import Outcome, Stored, Unusable, outage
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation, table
+from hasher.stores.tombstone import MARK
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
 
@@ -91,6 +92,32 @@ def test_a_message_that_cannot_be_stored_fails_alone(
         with pytest.raises(store.errors):
             store.put(digest(b"a"), b"a")
     assert store.put(digest(b"a"), b"a") is NEW
+
+
+def test_the_bytes_of_what_is_removed_are_gone_from_the_files(
+    store: SQLiteDriver, path: Path
+) -> None:
+    small, large = b"a secret", b"another secret " * 10_000
+    pairs = [(digest(text), text) for text in (small, large)]
+    store.put_many([*pairs, *((digest(b"%d" % number), b"%d" % number) for number in range(100))])
+    with closing(apsw.Connection(str(path))) as other:
+        other.wal_checkpoint()
+    store.put(digest(b"kept"), b"kept secret")
+    for name, _ in pairs:
+        assert store.remove(name, MARK) is MENDED
+    found = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert found.count(b"secret") == found.count(b"kept secret") == 1
+    assert store.check() is None
+    assert store.put(digest(b"kept"), b"kept") is MENDED
+
+
+def test_a_removal_does_not_wait_for_a_reader(store: SQLiteDriver, path: Path) -> None:
+    store.put(digest(b"foo"), b"foo")
+    with closing(apsw.Connection(str(path))) as other:
+        reading = other.execute("SELECT * FROM messages")
+        assert next(reading)
+        assert store.remove(digest(b"foo"), MARK) is MENDED
+        assert store.get(digest(b"foo")) == MARK
 
 
 def beside(path: Path, suffix: str) -> Path:

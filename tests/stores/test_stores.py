@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hasher.stores import Driver, Outcome, Resources, StoreFull, Unusable, locate
+from hasher.stores import Driver, Outcome, Resources, StoreFull, TakenDown, Unusable, locate
 from hasher.stores.contract import (
     CHECKS,
     Check,
@@ -22,6 +22,7 @@ from hasher.stores.postgresql.driver import PostgreSQLDriver
 from hasher.stores.redis.cluster import ClusterDriver
 from hasher.stores.redis.single import SingleDriver
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation
+from hasher.stores.tombstone import MARK
 from tests.support.servers import RedisCluster, RedisServer, free_ports
 
 NEW, REPEATED = Outcome.NEW, Outcome.REPEATED
@@ -146,6 +147,10 @@ def calls(store: Driver) -> list[Callable[[], object]]:
         lambda: store.put(digest(b"foo"), b"foo"),
         lambda: store.put_many([(digest(b"foo"), b"foo")]),
         lambda: store.get(digest(b"foo")),
+        lambda: store.remove(digest(b"foo"), MARK),
+        lambda: store.restore(digest(b"foo")),
+        lambda: store.removed_of([digest(b"foo")]),
+        lambda: list(store.removed()),
         lambda: list(store.items()),
         store.count,
         store.check,
@@ -251,6 +256,17 @@ def test_memory_that_has_no_room_for_all_takes_none() -> None:
     assert store.count() == 0
     assert store.put_many(pairs[:50]).new == 50
     assert store.put_many(pairs[:50]).new == 0
+
+
+def test_memory_at_its_limit_is_taken_down_from_and_accounts_for_it() -> None:
+    store = MemoryDriver(limit=11_000)
+    store.put(digest(bytes(10_000)), bytes(10_000))
+    for message in (bytes(10_000), b"never stored"):
+        store.remove(digest(message), MARK)
+        with pytest.raises(TakenDown):
+            store.put(digest(message), message)
+        assert store.restore(digest(message))
+    assert vars(store)["_used"] == 0
 
 
 def test_memory_accounts_for_many_as_for_each() -> None:

@@ -14,30 +14,47 @@ from psycopg.errors import (
     DataCorrupted,
     DiskFull,
     DuplicatePreparedStatement,
+    InsufficientPrivilege,
     InvalidSqlStatementName,
     UndefinedTable,
 )
 from psycopg.pq.abc import PGresult
 
-from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored, StoreFull, Unusable
+from hasher.stores.driver import (
+    DamagedMessage,
+    Driver,
+    Outcome,
+    Stored,
+    StoreFull,
+    TakenDown,
+    Unusable,
+)
 from hasher.stores.group_commit import GroupCommit
 from hasher.stores.postgresql.connection import OPERATE, Statement
 from hasher.stores.postgresql.pool import Connections
 from hasher.stores.postgresql.schema import Table
+from hasher.stores.tombstone import LONGEST, MARK
 
 BYTEA, BYTEAS = 17, 1001  # object identifiers of types, as the server's pg_type has them
 FIND = "SELECT message FROM {table} WHERE digest = $1"
+# The length first: what is longer may have lost the pieces in which it is stored.
+IS_TOMBSTONE = f"""
+CASE WHEN octet_length(kept.message) <= {LONGEST}
+THEN substring(kept.message FOR {len(MARK)}) = '\\x{MARK.hex()}'::bytea ELSE false END
+""".strip()
 # A repeat only reads. With standbys it takes the row's lock as well, so that its commit waits for
-# them: the first commit may have been acknowledged by nobody.
+# them: the first commit may have been acknowledged by nobody. A tombstone is found under the lock
+# too, even if it is newer than the statement; it is replaced by itself, and null is returned.
 PUT = """
 INSERT INTO {table} AS kept (digest, message)
 SELECT $1, $2 WHERE NOT EXISTS (
     SELECT FROM {table} WHERE digest = $1 AND message = $2
     AND current_setting('synchronous_standby_names', true) = ''
 )
-ON CONFLICT (digest) DO UPDATE SET message = excluded.message
+ON CONFLICT (digest) DO UPDATE
+SET message = CASE WHEN {tombstone} THEN kept.message ELSE excluded.message END
 WHERE kept.message IS DISTINCT FROM excluded.message
-RETURNING xmax = 0
+RETURNING CASE WHEN {tombstone} THEN null ELSE xmax = 0 END
 """
 # A subquery for each row, which is never planned as a join that reads the whole table.
 PUT_MANY = """
@@ -48,14 +65,22 @@ WHERE (
     AND current_setting('synchronous_standby_names', true) = ''
     FROM {table} AS stored WHERE stored.digest = given.digest
 ) IS NOT TRUE
-ON CONFLICT (digest) DO UPDATE SET message = excluded.message
+ON CONFLICT (digest) DO UPDATE
+SET message = CASE WHEN {tombstone} THEN kept.message ELSE excluded.message END
 WHERE kept.message IS DISTINCT FROM excluded.message
-RETURNING digest, xmax = 0
+RETURNING digest, CASE WHEN {tombstone} THEN null ELSE xmax = 0 END
 """
-# For a stored message that not even a comparison can read.
+# For a tombstone, and for a message in place of one that not even a comparison can read.
 REPLACE = """
-INSERT INTO {table} (digest, message) VALUES ($1, $2)
-ON CONFLICT (digest) DO UPDATE SET message = excluded.message
+INSERT INTO {table} AS kept (digest, message) VALUES ($1, $2)
+ON CONFLICT (digest) DO UPDATE SET message = excluded.message WHERE NOT {tombstone}
+RETURNING xmax = 0
+"""
+RESTORE = "DELETE FROM {table} AS kept WHERE digest = $1 AND {tombstone} RETURNING true"
+REMOVED_OF = "SELECT digest FROM {table} AS kept WHERE digest = ANY ($1) AND {tombstone}"
+REMOVED = """
+SELECT digest, message FROM {table} AS kept
+WHERE digest >= $1 AND digest < $2 AND {tombstone}
 """
 PAGE = """
 SELECT digest, message FROM (
@@ -74,7 +99,10 @@ READ = 1.4  # seconds that a page, or a part of the count, may take
 ARRAY = Struct(">iiiii")  # dimensions, whether there are nulls, type, length, first subscript
 LENGTH = Struct(">i")
 
-NEW_OR_MENDED = {b"\1": Outcome.NEW, b"\0": Outcome.MENDED}
+OUTCOMES = {b"\1": Outcome.NEW, b"\0": Outcome.MENDED, b"": None}  # None: it was taken down
+
+# The ranges of digests, by their first byte.
+PARTS = list(pairwise([b"", *(bytes([first]) for first in range(1, 256)), b"\xff" * 33]))
 
 Row = tuple[bytes, bytes]  # the digest's 32 bytes, and the message
 
@@ -86,9 +114,11 @@ class PostgreSQLDriver(Driver):
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, OSError)
-    blocking: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
+    blocking: ClassVar[frozenset[str]] = frozenset(
+        {"get", "put", "put_many", "remove", "restore", "removed_of", "check"}
+    )
 
-    _group: GroupCommit[Row, Outcome]
+    _group: GroupCommit[Row, Outcome | None]
 
     def __init__(self, conninfo: str, table: Table, *, threads: int, prepare: bool) -> None:
         self._table = table
@@ -97,6 +127,9 @@ class PostgreSQLDriver(Driver):
         self._put = self._statement(b"put", PUT, BYTEA, BYTEA, writes=True)
         self._put_many = self._statement(b"put_many", PUT_MANY, BYTEAS, BYTEAS, writes=True)
         self._replace = self._statement(b"replace", REPLACE, BYTEA, BYTEA, writes=True)
+        self._restore = self._statement(b"restore", RESTORE, BYTEA, writes=True)
+        self._removed_of = self._statement(b"removed_of", REMOVED_OF, BYTEAS)
+        self._removed = self._statement(b"removed", REMOVED, BYTEA, BYTEA)
         self._page = self._statement(b"page", PAGE, BYTEA)
         self._keys = self._statement(b"keys", KEYS, BYTEA)
         self._count = self._statement(b"count", COUNT, BYTEA, BYTEA)
@@ -110,7 +143,8 @@ class PostgreSQLDriver(Driver):
         self._group = GroupCommit(self._commit, PATIENCE)
 
     def _statement(self, name: bytes, text: str, *types: int, writes: bool = False) -> Statement:
-        return Statement(name, text.format(table=self._table.quoted).encode(), types, writes)
+        text = text.format(table=self._table.quoted, tombstone=IS_TOMBSTONE)
+        return Statement(name, text.encode(), types, writes)
 
     def prepare(self) -> None:
         """Make the table if it is missing. A server that is down is left for later."""
@@ -120,46 +154,76 @@ class PostgreSQLDriver(Driver):
     def put(self, digest: str, message: bytes) -> Outcome:
         row = bytes.fromhex(digest), message
         try:
-            return self._group.write(row)
+            outcome = self._group.write(row)
         except (StoreFull, DataCorrupted):  # of which another thread's message may be the cause
-            return self._put_alone(*row)
+            outcome = self._put_alone(*row)
+        if outcome is None:
+            raise TakenDown(digest)
+        return outcome
 
-    def _commit(self, rows: Sequence[Row], _deadline: float) -> list[Outcome]:
-        """Store the rows of several threads in one statement."""
+    def _commit(self, rows: Sequence[Row], _deadline: float) -> list[Outcome | None]:
+        """Store the rows of several threads in one statement; None for each that was taken down."""
         if len(rows) == 1:
             return [self._put_alone(*rows[0])]
         written = self._put_rows(sorted(dict(rows).items()))
-        # If two threads bring the same message, the second repeats it.
-        return [written.pop(key, Outcome.REPEATED) for key, _ in rows]
+        outcomes = []
+        for key, _ in rows:
+            outcomes.append(written.get(key, Outcome.REPEATED))
+            if outcomes[-1]:  # if another thread brings the same message, it repeats it
+                written[key] = Outcome.REPEATED
+        return outcomes
 
-    def _put_alone(self, key: bytes, message: bytes) -> Outcome:
+    def _put_alone(self, key: bytes, message: bytes) -> Outcome | None:
         try:
             answer = self._ask(self._put, key, message)
         except DataCorrupted:
-            self._ask(self._replace, key, message)
-            return Outcome.MENDED
-        if not answer.ntuples:
-            return Outcome.REPEATED
-        return NEW_OR_MENDED[answer.get_value(0, 0) or b""]
+            answer = self._ask(self._replace, key, message)
+            return outcome_of(answer, otherwise=None)
+        return outcome_of(answer, otherwise=Outcome.REPEATED)
 
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
-        outcomes = Counter[Outcome]()
+        counts = Counter[Outcome]()
         for rows in grouped(messages):
-            outcomes.update(self._put_group(rows))
-        return Stored(*(outcomes[outcome] for outcome in Outcome))
+            for outcome, (key, _) in zip(self._put_group(rows), rows, strict=True):
+                if outcome is None:
+                    raise TakenDown(key.hex())
+                counts[outcome] += 1
+        return Stored(*(counts[outcome] for outcome in Outcome))
 
-    def _put_group(self, rows: Sequence[Row]) -> list[Outcome]:
+    def _put_group(self, rows: Sequence[Row]) -> list[Outcome | None]:
         try:
             written = self._put_rows(rows)
         except DataCorrupted:
             return [self._put_alone(*row) for row in rows]
         return [written.get(key, Outcome.REPEATED) for key, _ in rows]
 
-    def _put_rows(self, rows: Sequence[Row]) -> dict[bytes, Outcome]:
+    def _put_rows(self, rows: Sequence[Row]) -> dict[bytes, Outcome | None]:
         """Store rows of distinct digests, in their order; return the outcomes of those written."""
         keys, messages = zip(*rows, strict=True)
         answer = self._ask(self._put_many, array(keys), array(messages))
-        return {key: NEW_OR_MENDED[new] for key, new in rows_of(answer)}
+        return {key: OUTCOMES[new] for key, new in rows_of(answer)}
+
+    def remove(self, digest: str, tombstone: bytes) -> Outcome:
+        answer = self._ask(self._replace, bytes.fromhex(digest), tombstone)
+        return outcome_of(answer, otherwise=None) or Outcome.REPEATED
+
+    def restore(self, digest: str) -> bool:
+        try:
+            return bool(self._ask(self._restore, bytes.fromhex(digest)).ntuples)
+        except InsufficientPrivilege:
+            name = self._table.name
+            raise Unusable(f"the role may not restore: GRANT DELETE ON {name}") from None
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        keys = [bytes.fromhex(digest) for digest in digests]
+        parts = (keys[start : start + GROUP] for start in range(0, len(keys), GROUP))
+        answers = (self._ask(self._removed_of, array(part)) for part in parts)
+        return [key.hex() for answer in answers for (key,) in rows_of(answer)]
+
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        for part in PARTS:
+            for key, tombstone in rows_of(self._ask(self._removed, *part, seconds=READ)):
+                yield key.hex(), tombstone
 
     def get(self, digest: str) -> bytes | None:
         try:
@@ -191,10 +255,7 @@ class PostgreSQLDriver(Driver):
             return None
 
     def count(self) -> int:
-        bounds = [*(bytes([first]) for first in range(256)), b"\xff" * 33]
-        bounds[0] = b""
-        parts = pairwise(bounds)
-        return sum(integer(self._ask(self._count, *part, seconds=READ)) for part in parts)
+        return sum(integer(self._ask(self._count, *part, seconds=READ)) for part in PARTS)
 
     def check(self) -> str | None:
         with self._connections.borrowed() as connection:
@@ -244,8 +305,13 @@ def array(values: Sequence[bytes]) -> bytes:
     return ARRAY.pack(1, 0, BYTEA, len(values), 1) + items
 
 
+def outcome_of(answer: PGresult, otherwise: Outcome | None) -> Outcome | None:
+    """Return what the one row of an answer says, or `otherwise` if there is none."""
+    return OUTCOMES[answer.get_value(0, 0) or b""] if answer.ntuples else otherwise
+
+
 def rows_of(answer: PGresult) -> Iterator[tuple[bytes, ...]]:
-    """Yield the rows of an answer in which nothing is null."""
+    """Yield the rows of an answer; an empty field may be null."""
     columns = range(answer.nfields)
     for row in range(answer.ntuples):
         yield tuple(answer.get_value(row, column) or b"" for column in columns)

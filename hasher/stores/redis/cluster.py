@@ -58,7 +58,7 @@ class ClusterDriver(RedisDriver):
 
     def _call_holder(self, commands: Sequence[Command], replicas: int) -> list[Reply]:
         """Call the server that holds the first key, as far as this process knows."""
-        key = commands[0][1]
+        key = key_of(commands[0])
         try:
             return self._holder(key).call(commands, replicas)
         except ConnectionError:
@@ -72,7 +72,7 @@ class ClusterDriver(RedisDriver):
         """Call the server that another has named: for good (MOVED), or for now (ASK)."""
         how, _, address = str(redirection).split()
         host, _, port = address.rpartition(":")
-        server = self._server_at((host or self._holder(command[1]).host, int(port)))
+        server = self._server_at((host or self._holder(key_of(command)).host, int(port)))
         if how == "MOVED":
             self._learning.begin()
             return server.call([command], replicas)[0]
@@ -139,3 +139,8 @@ class ClusterDriver(RedisDriver):
     def close(self) -> None:
         for server in self._known.values():
             server.close()
+
+
+def key_of(command: Command) -> bytes:
+    """Return the one key that `command` names."""
+    return command[3] if command[0] == b"EVAL" else command[1]

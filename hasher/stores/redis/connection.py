@@ -70,8 +70,11 @@ def require(reply: Reply, but: str = "") -> Reply:
 
 
 def kind(reply: Reply) -> str:
-    """Return the first word of an error, such as `OOM`; "" for any other reply."""
-    return str(reply).partition(" ")[0] if isinstance(reply, ReplyError) else ""
+    """Return the first word of an error, such as `OOM`; "" for any other reply.
+
+    Redis 6 gives a script's errors two dashes.
+    """
+    return str(reply).lstrip("-").partition(" ")[0] if isinstance(reply, ReplyError) else ""
 
 
 def let_kernel_time(connected: socket.socket, seconds: float) -> None:

@@ -6,17 +6,37 @@ from typing import ClassVar
 
 from hiredis import HiredisError, ReplyError
 
-from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored, StoreFull
+from hasher.stores.driver import DamagedMessage, Driver, Outcome, Stored, StoreFull, TakenDown
 from hasher.stores.redis.connection import Command, Reply, kind, require
 from hasher.stores.redis.examination import examine
 from hasher.stores.redis.server import Server
+from hasher.stores.tombstone import MARK, is_tombstone
 
 PREFIX = b"hasher:"
 OK = b"OK"
 SMALL = 16 * 1024  # bytes of a message up to which reading it back costs less than another trip
 TRIP = 1000  # messages written in one trip
 TRIP_BYTES = 1024 * 1024  # bytes after which no more messages are added to a trip
+LAST = b"%d" % (len(MARK) - 1)  # where the mark of a tombstone ends
 BATCH = 100  # messages read in one trip: at the default limit on bodies that is 100 MiB at most
+
+# A value of another type is no tombstone. What a server says that is full is returned as it is.
+SCRIPT = b"""
+local held = redis.pcall('GET', KEYS[1])
+local stands = type(held) == 'string' and string.sub(held, 1, #ARGV[1]) == ARGV[1]
+"""
+MEND = SCRIPT + b"return stands and 'removed' or redis.pcall('SET', KEYS[1], ARGV[2])"
+# A server that is full lets a script go on that has begun to make room.
+REMOVE = (
+    SCRIPT
+    + b"""
+if stands then return 'repeated' end
+local outcome = redis.call('DEL', KEYS[1]) == 1 and 'mended' or 'new'
+redis.call('SET', KEYS[1], ARGV[2])
+return outcome
+"""
+)
+RESTORE = SCRIPT + b"return stands and redis.call('DEL', KEYS[1]) or 0"
 
 Row = tuple[bytes, bytes]  # a key and a message
 
@@ -29,7 +49,9 @@ class RedisDriver(Driver):
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (HiredisError, OSError)
-    blocking: ClassVar[frozenset[str]] = frozenset({"get", "put", "put_many", "check"})
+    blocking: ClassVar[frozenset[str]] = frozenset(
+        {"get", "put", "put_many", "remove", "restore", "removed_of", "check"}
+    )
 
     def __init__(self, replicas: int = 0, prefix: bytes = PREFIX) -> None:
         self._replicas, self._prefix = replicas, prefix
@@ -83,7 +105,7 @@ class RedisDriver(Driver):
         # A row that was refused for lack of room has not waited for the replicas yet.
         replicas = self._replicas if full else 0
         found = found or self._call([(b"GET", key) for key, _ in rows], replicas)
-        missing, damaged = compare(rows, found)
+        missing, damaged = self._compare(rows, found)
         if full and missing:
             raise StoreFull from full
         self._overwrite(damaged)
@@ -92,13 +114,34 @@ class RedisDriver(Driver):
         return Stored(again.new, again.repeated + repeated, again.mended + len(damaged))
 
     def _overwrite(self, rows: Sequence[Row]) -> None:
-        """Store `rows` in place of the values under their keys."""
+        """Store `rows` in place of the values under their keys, which are no tombstones."""
         if not rows:
             return
-        for reply in self._call([(b"SET", *row) for row in rows], self._replicas):
+        commands = [evaluated(MEND, key, message) for key, message in rows]
+        for row, reply in zip(rows, self._call(commands, self._replicas), strict=True):
             if kind(reply) == "OOM":
                 raise StoreFull from reply
-            require(reply)
+            if require(reply) == b"removed":
+                raise TakenDown(self._digest(row[0]))
+
+    def _compare(self, rows: Sequence[Row], found: Sequence[Reply]) -> tuple[list[Row], list[Row]]:
+        """Return the rows that were not found, and the rows whose value is another.
+
+        TakenDown if a value is a tombstone.
+        """
+        missing, damaged = [], []
+        for row, held in zip(rows, found, strict=True):
+            require(held, but="WRONGTYPE")
+            if held is None:
+                missing.append(row)
+            elif held != row[1]:
+                if not kind(held) and is_tombstone(held):
+                    raise TakenDown(self._digest(row[0]))
+                damaged.append(row)
+        return missing, damaged
+
+    def _digest(self, key: bytes) -> str:
+        return key.removeprefix(self._prefix).decode(errors="replace")
 
     def get(self, digest: str) -> bytes | None:
         message: Reply = self._call([(b"GET", self._prefix + digest.encode())])[0]
@@ -108,6 +151,34 @@ class RedisDriver(Driver):
         found: bytes | None = message
         return found
 
+    def remove(self, digest: str, tombstone: bytes) -> Outcome:
+        command = evaluated(REMOVE, self._prefix + digest.encode(), tombstone)
+        return Outcome(require(self._call([command], self._replicas)[0]).decode())
+
+    def restore(self, digest: str) -> bool:
+        command = evaluated(RESTORE, self._prefix + digest.encode())
+        return bool(require(self._call([command], self._replicas)[0]))
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        rows = [(self._prefix + digest.encode(), b"") for digest in digests]
+        parts = (trip for group in self._by_server(rows) for trip in trips(group))
+        found = (self._tombstones([key for key, _ in part]) for part in parts)
+        return [self._digest(key) for keys in found for key in keys]
+
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        for server in self._servers():
+            for keys in scan(server, self._prefix, TRIP):
+                for digest, value in self._read(self._tombstones(keys)):
+                    if value and is_tombstone(value):
+                        yield digest, value
+
+    def _tombstones(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return those of `keys`, which one server holds, that have a tombstone."""
+        starts = self._call([(b"GETRANGE", key, b"0", LAST) for key in keys]) if keys else []
+        for start in starts:
+            require(start, but="WRONGTYPE")
+        return [key for key, start in zip(keys, starts, strict=True) if start == MARK]
+
     def items(self) -> Iterator[tuple[str, bytes | None]]:
         for server in self._servers():
             for keys in scan(server, self._prefix, 10 * BATCH):
@@ -116,11 +187,11 @@ class RedisDriver(Driver):
 
     def _read(self, keys: Sequence[bytes]) -> Iterator[tuple[str, bytes | None]]:
         """Yield the digests and values of `keys`, with None for a value that is not a string."""
-        for key, found in zip(keys, self._call([(b"GET", key) for key in keys]), strict=True):
+        replies = self._call([(b"GET", key) for key in keys]) if keys else []
+        for key, found in zip(keys, replies, strict=True):
             require(found, but="WRONGTYPE")
             if found is not None:
-                digest = key.removeprefix(self._prefix).decode(errors="replace")
-                yield digest, None if kind(found) else found
+                yield self._digest(key), None if kind(found) else found
 
     def count(self) -> int:
         return sum(
@@ -153,16 +224,9 @@ def trips(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield trip
 
 
-def compare(rows: Sequence[Row], found: Sequence[Reply]) -> tuple[list[Row], list[Row]]:
-    """Return the rows that were not found, and the rows whose value is another."""
-    missing, damaged = [], []
-    for row, held in zip(rows, found, strict=True):
-        require(held, but="WRONGTYPE")
-        if held is None:
-            missing.append(row)
-        elif held != row[1]:
-            damaged.append(row)
-    return missing, damaged
+def evaluated(script: bytes, key: bytes, value: bytes = b"") -> Command:
+    """Return the command that runs `script` on a key, with the mark of tombstones and `value`."""
+    return b"EVAL", script, b"1", key, MARK, value
 
 
 def scan(server: Server, prefix: bytes, count: int) -> Iterator[list[bytes]]:

@@ -4,7 +4,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from hasher.stores.driver import (
     Resources,
     Stored,
     StoreFull,
+    TakenDown,
     Unusable,
 )
 from hasher.stores.group_commit import GroupCommit
@@ -96,11 +97,11 @@ class SQLiteDriver(Driver):
     """
 
     errors: ClassVar[tuple[type[Exception], ...]] = (apsw.Error, OSError)
-    blocking: ClassVar[frozenset[str]] = frozenset({"put", "put_many"})
+    blocking: ClassVar[frozenset[str]] = frozenset({"put", "put_many", "remove", "restore"})
 
     _turn: Turn
     _connections: Connections
-    _group: GroupCommit[Row, Outcome]
+    _group: GroupCommit[Row, Outcome | None]
 
     def __init__(self, path: str, synchronous: str = "full") -> None:
         self.path = path
@@ -138,13 +139,16 @@ class SQLiteDriver(Driver):
         """Store a row together with those of other threads."""
         self._outage.require_over()
         try:
-            return self._group.write(row)
+            outcome = self._group.write(row)
         except (TimeoutError, apsw.BusyError):
             self._outage.begin()
             raise
+        if outcome is None:
+            raise TakenDown(row[0].hex())
+        return outcome
 
-    def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome]:
-        """Store the rows of several threads."""
+    def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome | None]:
+        """Store the rows of several threads; return None for each that was taken down."""
         return self._write(partial(table.store_each, rows=rows), deadline)
 
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
@@ -199,6 +203,31 @@ class SQLiteDriver(Driver):
         if message is None:
             self._connections.files().require_database()
         return message
+
+    def remove(self, digest: str, tombstone: bytes) -> Outcome:
+        change = partial(table.remove, row=(bytes.fromhex(digest), tombstone))
+        outcome = self._write(change, time.monotonic() + PATIENCE)
+        self._empty_log()
+        return outcome
+
+    def _empty_log(self) -> None:
+        """Copy the log to the database and empty it, since it has what was removed.
+
+        While another reads, that is left to a later checkpoint.
+        """
+        with suppress(apsw.BusyError, TimeoutError), self._turn.held(time.monotonic() + PATIENCE):
+            connection, _ = self._connections.writer()
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def restore(self, digest: str) -> bool:
+        change = partial(table.restore, digest=bytes.fromhex(digest))
+        return self._write(change, time.monotonic() + PATIENCE)
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        return table.removed_of(self._connections.reader(), digests)
+
+    def removed(self) -> Iterator[tuple[str, bytes]]:
+        return table.removed(self._connections.reader())
 
     def items(self) -> Iterator[tuple[str, bytes | None]]:
         return table.walk(self._connections.reader())
