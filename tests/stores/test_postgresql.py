@@ -347,8 +347,7 @@ def test_a_server_that_forgets_prepared_statements_says_what_to_do(
     with closing(locate(server.url).open(Resources(threads=1))) as single:
         single.put(FOO, b"foo")
         single.get(FOO)
-        with vars(single)["_connections"].borrowed() as connection:
-            connection.execute("DEALLOCATE ALL")
+        vars(single)["_connections"].use(lambda connection: connection.execute("DEALLOCATE ALL"))
         with pytest.raises(Unusable, match="prepare=off"):
             single.get(FOO)
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from binascii import crc_hqx
 from collections import Counter
@@ -27,8 +28,7 @@ from hasher.stores import (
     locate,
 )
 from hasher.stores.messages import digest_of
-from hasher.stores.redis import ClusterLocation, RedisLocation
-from hasher.stores.redis.breaker import CircuitBreaker
+from hasher.stores.redis import ClusterLocation, RedisLocation, connection
 from hasher.stores.redis.driver import SMALL, RedisDriver
 from hasher.stores.redis.server import Access, TooFewReplicas
 from hasher.stores.redis.shared_call import LATE, SharedCall
@@ -490,38 +490,44 @@ def test_a_shared_call_raises_what_the_call_raises() -> None:
         SharedCall(lambda: 1 // 0, "late").result(5)
 
 
-def time_out() -> None:
-    raise TimeoutError("It is late.")
+@pytest.mark.parametrize("piece", [b"$100\r\n", b"+OK\r\n"], ids=["one reply", "each reply"])
+def test_a_server_that_drips_is_given_up_in_time(piece: bytes) -> None:
+    """It would be done after ten seconds: with one reply, or with a hundred."""
+    pairs = [(digest_of(b"%d" % number), b"%d" % number) for number in range(100)]
+    with dripping(piece) as url, opened(url) as driver:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="did not answer in time"):
+            driver.put_many(pairs)
+        assert time.monotonic() - started < 2
 
 
-def test_after_a_time_out_one_thread_tries_again_and_the_others_fail_at_once() -> None:
-    breaker, tries, go_on = CircuitBreaker(), Event(), Event()
-
-    def answer() -> int:
-        tries.set()
-        go_on.wait()
-        return 42
-
-    with pytest.raises(TimeoutError, match="It is late"):
-        breaker.call(time_out)
-    with ThreadPoolExecutor(1) as pool:
-        trial = pool.submit(breaker.call, answer)
-        tries.wait()
-        for _ in range(3):
-            with pytest.raises(TimeoutError, match="just now"):
-                breaker.call(pytest.fail)
-        go_on.set()
-        assert trial.result() == 42
-    assert breaker.call(answer) == 42
+def test_a_large_reply_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands at 0, and then at 0.8 s, when 64 KiB have come."""
+    monkeypatch.setattr(connection, "monotonic", iter([0, 0.8]).__next__)
+    monkeypatch.setattr(connection, "SPEED", 100_000)
+    ours, server = socket.socketpair()
+    with closing(ours), closing(server):
+        large = b"x" * 100_000
+        server.sendall(b"$%d\r\n%s\r\n" % (len(large), large))
+        assert connection.Connection(ours, 0.7).call([(b"GET", b"large")]) == [large]
 
 
-def test_a_breaker_closes_when_a_call_ends_in_another_error() -> None:
-    breaker = CircuitBreaker()
-    for failing, error in ((time_out, TimeoutError), (lambda: 1 // 0, ZeroDivisionError)):
-        with pytest.raises(error):
-            breaker.call(failing)
-    nested = breaker.call(lambda: breaker.call(lambda: 42))  # which an open one would not allow
-    assert nested == 42
+@contextmanager
+def dripping(piece: bytes) -> Iterator[str]:
+    """A server that sends each connection the same piece, again and again, as its URL."""
+    ended = Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        server = pool.submit(drip, listener, piece, ended)
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        server.result()
+
+
+def drip(listener: socket.socket, piece: bytes, ended: Event) -> None:
+    """Send one client the piece, a tenth of a second after the last, until it leaves."""
+    with listener.accept()[0] as client, suppress(ConnectionError):
+        while not ended.wait(0.1):
+            client.sendall(piece)
 
 
 def test_urls_are_understood(tmp_path: Path) -> None:

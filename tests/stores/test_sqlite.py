@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from hasher.stores import Outcome, Stored, Unusable, outage
+from hasher.stores import Outcome, Stored, Unusable
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation, table
 from hasher.stores.tombstone import MARK
@@ -86,7 +86,6 @@ def test_a_put_mends_a_row_that_was_altered(store: SQLiteDriver, path: Path, alt
 def test_a_message_that_cannot_be_stored_fails_alone(
     store: SQLiteDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "PAUSE", 0)
     with monkeypatch.context() as broken:
         broken.setattr(table, "ADD", "INSERT INTO missing VALUES (?1, ?2)")
         with pytest.raises(store.errors):

@@ -1,7 +1,9 @@
 """A service on a PostgreSQL server, and every way in which that fails."""
 
+import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from tests.support.load import Load
 from tests.support.outages import assert_recovers, assert_unavailable, status
 from tests.support.postgresql import PostgreSQLServer
 from tests.support.servers import until
-from tests.support.service import Service, refused_start
+from tests.support.service import BIN, ROOT, Service, plain_environ, refused_start
 
 Record = Callable[[str, object], None]
 
@@ -173,13 +175,41 @@ def test_a_database_that_is_missing_is_503_until_it_is_made(
 def test_a_table_that_is_dropped_is_503_with_the_reason(
     tmp_path: Path, server: PostgreSQLServer
 ) -> None:
-    """One worker: a second one that has yet to use the store would make the table again."""
-    with Service(tmp_path / "log", HASHER_STORE=server.url, WEB_CONCURRENCY="1") as service:
+    """A worker that has yet to use the store does not make it again, nor does a new one."""
+    with Service(tmp_path / "log", HASHER_STORE=server.url, WEB_CONCURRENCY="2") as service:
+        until(lambda: len(service.workers()) == 2)
         known = service.post("known").json["digest"]
         server.execute(f"DROP TABLE {TABLE}")
-        until(lambda: status(service, "/readyz") == 503)
-        assert_unavailable(service, known)
+        os.kill(service.workers()[0], signal.SIGKILL)
+        until(lambda: len(service.workers()) == 2)
+        until(lambda: {status(service, "/readyz") for _ in range(20)} == {503})
+        for _ in range(5):
+            assert_unavailable(service, known)
         assert f"there is no table {TABLE}" in service.request("GET", "/readyz").json["error"]
+        assert server.execute(f"SELECT to_regclass('{TABLE}')") == [(None,)]
+        made: list[str | Path] = [BIN / "flask", "store", "schema"]
+        environ = {**plain_environ(), "HASHER_STORE": server.url}
+        subprocess.run(made, cwd=ROOT, env=environ, check=True, capture_output=True)
+        service.assert_recovers()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP COLUMN message",
+        "DROP COLUMN digest",
+        "DROP CONSTRAINT hasher_messages_pkey",
+        "ALTER COLUMN message TYPE text USING encode(message, 'hex')",
+    ],
+)
+def test_a_table_that_is_altered_is_503_with_the_reason(
+    service: Service, server: PostgreSQLServer, change: str
+) -> None:
+    service.post("known")
+    server.execute(f"ALTER TABLE {TABLE} {change}")
+    until(lambda: {status(service, "/readyz") for _ in range(20)} == {503})
+    assert "has lost what hasher made" in service.request("GET", "/readyz").json["error"]
+    assert service.post("new").status == 503
 
 
 def test_a_role_that_may_not_create_is_told_who_may(

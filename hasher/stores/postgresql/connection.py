@@ -36,7 +36,6 @@ class Statement(NamedTuple):
     text: bytes
     types: tuple[int, ...]
     """The object identifiers of the parameters' types."""
-    writes: bool = False
 
 
 class Connection(psycopg.Connection[TupleRow]):

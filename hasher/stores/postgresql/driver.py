@@ -20,6 +20,7 @@ from psycopg.errors import (
 )
 from psycopg.pq.abc import PGresult
 
+from hasher.stores.breaker import CircuitBreaker
 from hasher.stores.driver import (
     DamagedMessage,
     Driver,
@@ -124,10 +125,10 @@ class PostgreSQLDriver(Driver):
         self._table = table
         self._connections = Connections(conninfo, size=threads, prepare=prepare, setup=table.make)
         self._find = self._statement(b"find", FIND, BYTEA)
-        self._put = self._statement(b"put", PUT, BYTEA, BYTEA, writes=True)
-        self._put_many = self._statement(b"put_many", PUT_MANY, BYTEAS, BYTEAS, writes=True)
-        self._replace = self._statement(b"replace", REPLACE, BYTEA, BYTEA, writes=True)
-        self._restore = self._statement(b"restore", RESTORE, BYTEA, writes=True)
+        self._put = self._statement(b"put", PUT, BYTEA, BYTEA)
+        self._put_many = self._statement(b"put_many", PUT_MANY, BYTEAS, BYTEAS)
+        self._replace = self._statement(b"replace", REPLACE, BYTEA, BYTEA)
+        self._restore = self._statement(b"restore", RESTORE, BYTEA)
         self._removed_of = self._statement(b"removed_of", REMOVED_OF, BYTEAS)
         self._removed = self._statement(b"removed", REMOVED, BYTEA, BYTEA)
         self._page = self._statement(b"page", PAGE, BYTEA)
@@ -141,20 +142,27 @@ class PostgreSQLDriver(Driver):
         """Begin with no connection and no writer, after a fork too."""
         self._connections.forget()
         self._group = GroupCommit(self._commit, PATIENCE)
+        # A write may wait for a standby or a lock: reads go on meanwhile.
+        self._reads, self._writes = CircuitBreaker(), CircuitBreaker()
 
-    def _statement(self, name: bytes, text: str, *types: int, writes: bool = False) -> Statement:
+    def _statement(self, name: bytes, text: str, *types: int) -> Statement:
         text = text.format(table=self._table.quoted, tombstone=IS_TOMBSTONE)
-        return Statement(name, text.encode(), types, writes)
+        return Statement(name, text.encode(), types)
 
-    def prepare(self) -> None:
-        """Make the table if it is missing. A server that is down is left for later."""
-        with suppress(*self.errors), self._connections.borrowed():
-            return
+    def prepare(self) -> bool:
+        """Make the table if it is missing; return whether it is there.
+
+        A server that is down is left for later. Unusable if the table must not be used.
+        """
+        with suppress(*self.errors):
+            self.check()
+            return True
+        return False
 
     def put(self, digest: str, message: bytes) -> Outcome:
         row = bytes.fromhex(digest), message
         try:
-            outcome = self._group.write(row)
+            outcome = self._writes.call(self._group.write, row)
         except (StoreFull, DataCorrupted):  # of which another thread's message may be the cause
             outcome = self._put_alone(*row)
         if outcome is None:
@@ -184,7 +192,8 @@ class PostgreSQLDriver(Driver):
     def put_many(self, messages: Sequence[tuple[str, bytes]]) -> Stored:
         counts = Counter[Outcome]()
         for rows in grouped(messages):
-            for outcome, (key, _) in zip(self._put_group(rows), rows, strict=True):
+            outcomes = self._writes.call(self._put_group, rows)
+            for outcome, (key, _) in zip(outcomes, rows, strict=True):
                 if outcome is None:
                     raise TakenDown(key.hex())
                 counts[outcome] += 1
@@ -204,30 +213,31 @@ class PostgreSQLDriver(Driver):
         return {key: OUTCOMES[new] for key, new in rows_of(answer)}
 
     def remove(self, digest: str, tombstone: bytes) -> Outcome:
-        answer = self._ask(self._replace, bytes.fromhex(digest), tombstone)
+        answer = self._writes.call(self._ask, self._replace, bytes.fromhex(digest), tombstone)
         return outcome_of(answer, otherwise=None) or Outcome.REPEATED
 
     def restore(self, digest: str) -> bool:
         try:
-            return bool(self._ask(self._restore, bytes.fromhex(digest)).ntuples)
+            answer = self._writes.call(self._ask, self._restore, bytes.fromhex(digest))
         except InsufficientPrivilege:
             name = self._table.name
             raise Unusable(f"the role may not restore: GRANT DELETE ON {name}") from None
+        return bool(answer.ntuples)
 
     def removed_of(self, digests: Sequence[str]) -> list[str]:
         keys = [bytes.fromhex(digest) for digest in digests]
         parts = (keys[start : start + GROUP] for start in range(0, len(keys), GROUP))
-        answers = (self._ask(self._removed_of, array(part)) for part in parts)
+        answers = (self._read(self._removed_of, array(part)) for part in parts)
         return [key.hex() for answer in answers for (key,) in rows_of(answer)]
 
     def removed(self) -> Iterator[tuple[str, bytes]]:
         for part in PARTS:
-            for key, tombstone in rows_of(self._ask(self._removed, *part, seconds=READ)):
+            for key, tombstone in rows_of(self._read(self._removed, *part, seconds=READ)):
                 yield key.hex(), tombstone
 
     def get(self, digest: str) -> bytes | None:
         try:
-            answer = self._ask(self._find, bytes.fromhex(digest))
+            answer = self._read(self._find, bytes.fromhex(digest))
         except DataCorrupted:
             raise DamagedMessage(digest) from None
         return answer.get_value(0, 0) if answer.ntuples else None
@@ -242,9 +252,9 @@ class PostgreSQLDriver(Driver):
     def _read_page(self, last: bytes) -> list[tuple[bytes, bytes | None]]:
         """Return the rows after `last`; None takes the place of a message that cannot be read."""
         try:
-            page = self._ask(self._page, last, seconds=READ)
+            page = self._read(self._page, last, seconds=READ)
         except DataCorrupted:
-            keys = self._ask(self._keys, last, seconds=READ)
+            keys = self._read(self._keys, last, seconds=READ)
             return [(key, self._readable(key)) for (key,) in rows_of(keys)]
         return [(key, message) for key, message in rows_of(page)]
 
@@ -255,16 +265,18 @@ class PostgreSQLDriver(Driver):
             return None
 
     def count(self) -> int:
-        return sum(integer(self._ask(self._count, *part, seconds=READ)) for part in PARTS)
+        return sum(integer(self._read(self._count, *part, seconds=READ)) for part in PARTS)
 
     def check(self) -> str | None:
-        with self._connections.borrowed() as connection:
-            remark = self._table.require(connection)
-        self._ask(self._find, b"")
+        remark = self._reads.call(self._connections.use, self._table.require)
+        self._read(self._find, b"")
         return remark
 
     def close(self) -> None:
         self._connections.close()
+
+    def _read(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
+        return self._reads.call(self._ask, statement, *values, seconds=seconds)
 
     def _ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
         """Return the server's answer, or raise the driver's exception for its error."""

@@ -1,5 +1,6 @@
 """The location that a `postgresql://` URL names."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,10 @@ KNOWN = {
 PLAN = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
 
 
+STARTS: dict["PostgreSQLLocation", int] = {}
+"""The process that has found the table of a location: this one, or the one it was forked from."""
+
+
 @dataclass(frozen=True)
 class PostgreSQLLocation(Location):
     """A table in a database, on the first of some servers that takes writes."""
@@ -55,13 +60,16 @@ class PostgreSQLLocation(Location):
         return cls(url, conninfo, table, prepare)
 
     def open(self, resources: Resources = DEFAULT, *, create: bool = True) -> PostgreSQLDriver:
+        # A worker does not make what its master has found: it was dropped since.
+        inherited = STARTS.get(self, os.getpid()) != os.getpid()
         driver = PostgreSQLDriver(
             self.conninfo,
-            Table(self.table, create=create),
+            Table(self.table, create=create, found=inherited),
             threads=resources.threads,
             prepare=self.prepare,
         )
-        driver.prepare()
+        if not inherited and driver.prepare():
+            STARTS[self] = os.getpid()
         return driver
 
     @contextmanager

@@ -1,19 +1,18 @@
 """The connections of this process: made after the fork, and waited for briefly."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Lock
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 
-import psycopg
 from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, SerializationFailure
 from psycopg.pq.abc import PGresult
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from hasher.stores.outage import Outage
 from hasher.stores.postgresql.connection import OPERATE, Connection, Lost, Statement, one_line
+
+T = TypeVar("T")
 
 WAIT = 0.5  # seconds that a request waits for a connection
 LIMIT = 1.5  # seconds for all attempts
@@ -50,56 +49,38 @@ class Connections:
         self._ready = False
         self._failure: Exception | None = None
         self._lock = Lock()
-        self._outage = Outage()
-        self._write_outage = Outage()
 
     def ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
         """Return the server's answer; what is transient is tried again once.
 
-        After a time-out, others fail at once for a while. After that of a write it is the writes: a
-        standby may be waited for, or a lock, and reads go on meanwhile.
+        TimeoutError if it does not come in time, or there is no connection.
         """
-        self._outage.require_over()
-        if statement.writes:
-            self._write_outage.require_over()
         deadline = monotonic() + LIMIT
-        try:
-            self._require_ready(deadline)
-            return self._ask_again(statement, values, seconds, deadline)
-        except TimeoutError:
-            (self._write_outage if statement.writes else self._outage).begin()
-            raise
+        self._require_ready(deadline)
+        return self._ask_again(statement, values, seconds, deadline)
 
-    @contextmanager
-    def borrowed(self) -> Iterator[Connection]:
-        """Lend a connection, on which no statement is tried again."""
-        self._outage.require_over()
+    def use(self, function: Callable[[Connection], T]) -> T:
+        """Return what `function` returns for a connection, on which nothing is tried again."""
         deadline = monotonic() + LIMIT
-        try:
-            self._require_ready(deadline)
-            connection = self._take(deadline)
-            try:
-                yield connection
-            finally:
-                self._give_back(connection)
-        except TimeoutError:
-            self._outage.begin()
-            raise
+        self._require_ready(deadline)
+        return self._lend(function, deadline)
 
     def close(self) -> None:
         """Close all connections."""
         if self._pool is not None:
             self._pool.close(timeout=WAIT)
 
-    def _require_ready(self, deadline: float) -> None:
-        if self._ready:
-            return
+    def _lend(self, function: Callable[[Connection], T], deadline: float) -> T:
         connection = self._take(deadline)
         try:
-            self._setup(connection)
+            return function(connection)
         finally:
             self._give_back(connection)
-        self._ready = True
+
+    def _require_ready(self, deadline: float) -> None:
+        if not self._ready:
+            self._lend(self._setup, deadline)
+            self._ready = True
 
     def _ask_again(
         self, statement: Statement, values: tuple[bytes, ...], seconds: float, deadline: float
@@ -176,11 +157,8 @@ class Connections:
         """Keep the failure of the last attempt to connect, or None."""
         self._failure = failure
 
-    def _unavailable(self) -> Exception:
-        """Return why there is no connection, and begin an outage with this reason."""
+    def _unavailable(self) -> TimeoutError:
+        """Return why there is no connection."""
         if self._failure is None:
-            reason = "no connection came free in time"
-        else:
-            reason = one_line(self._failure).rpartition("All failures were: ")[2]
-        self._outage.begin(reason)
-        return psycopg.OperationalError(reason)
+            return TimeoutError("no connection came free in time")
+        return TimeoutError(one_line(self._failure).rpartition("All failures were: ")[2])

@@ -1,5 +1,6 @@
 """The table of messages: how it is made, and whether it may be used as it is."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from psycopg.errors import InsufficientPrivilege, InvalidSchemaName
@@ -13,13 +14,20 @@ MARK = "hasher schema "  # the table's comment is this and its version
 LOCK = 0x68617368  # "hash": the advisory lock under which the table is made
 
 FIND = """
-SELECT obj_description(found, 'pg_class') AS comment, persistence, may,
+SELECT obj_description(found, 'pg_class') AS comment, persistence, whole, may,
        current_setting('fsync', true) AS fsync,
        current_setting('synchronous_commit', true) AS synchronous,
        current_setting('transaction_read_only') = 'on' AS read_only
 FROM (SELECT to_regclass(%(name)s) AS found) AS named
 LEFT JOIN LATERAL (
     SELECT relpersistence::text AS persistence,
+           EXISTS (
+               SELECT FROM pg_attribute AS kept JOIN pg_attribute AS key USING (attrelid)
+               JOIN pg_index ON indrelid = attrelid AND indkey::text = key.attnum::text
+               WHERE attrelid = oid AND indisunique AND indisvalid AND indpred IS NULL
+               AND key.attname = 'digest' AND key.atttypid = 'bytea'::regtype
+               AND kept.attname = 'message' AND kept.atttypid = 'bytea'::regtype
+           ) AS whole,
            has_table_privilege(oid, 'SELECT')
            AND has_table_privilege(oid, 'INSERT')
            AND has_table_privilege(oid, 'UPDATE') AS may
@@ -38,6 +46,7 @@ class Found(NamedTuple):
 
     comment: str | None
     persistence: str | None
+    whole: bool | None
     may: bool | None
     fsync: str | None
     synchronous: str | None
@@ -45,12 +54,15 @@ class Found(NamedTuple):
 
 
 class Table:
-    """A table by its name, `name` or `schema.name`, made at first use if `create`."""
+    """A table by its name, `name` or `schema.name`, made at first use if `create`.
 
-    def __init__(self, name: str, *, create: bool = False) -> None:
+    Once it was `found` it is not made again: what was stored would seem never to have been.
+    """
+
+    def __init__(self, name: str, *, create: bool = False, found: bool = False) -> None:
         self.name = name
         self.quoted = ".".join(f'"{part}"' for part in name.split("."))
-        self._create = create
+        self._create, self._found = create, found
 
     def require(self, connection: Connection) -> str | None:
         """Return what an operator should know, or None. Unusable if the table must not be used."""
@@ -58,11 +70,14 @@ class Table:
 
     def make(self, connection: Connection) -> None:
         """Make the table if there is none. Unusable if it must not be used."""
+        if self._found:  # by the process that this one was forked from
+            return
         found = self._find(connection)
         if self._create and found.persistence is None and not found.read_only:
             self._make(connection)
             found = self._find(connection)
         self._judge(found)
+        self._found = True
 
     def _find(self, connection: Connection) -> Found:
         with connection.cursor(row_factory=class_row(Found)) as cursor:
@@ -86,8 +101,7 @@ class Table:
 
     def _judge(self, found: Found) -> str | None:
         """Return what an operator should know. Unusable if the table must not be used."""
-        fault = server_fault(found) or self._fault(found)
-        if fault:
+        for fault in self._faults(found):
             raise Unusable(fault)
         if found.fsync is None:
             return "the server does not let hasher see whether it syncs its disk (fsync)"
@@ -95,29 +109,28 @@ class Table:
             return "with synchronous=off a power cut can lose the last messages"
         return None
 
-    def _fault(self, found: Found) -> str | None:
-        """Return what is wrong with the table and what to do, or None."""
+    def _faults(self, found: Found) -> Iterator[str]:
+        """Yield what is wrong and what to do, the most important first."""
+        if found.read_only:
+            yield "the server takes no messages (a standby, or read-only): name its primary"
+        if found.fsync == "off":
+            yield "the server does not sync its disk, and can lose everything: set fsync=on"
         if found.persistence is None:
-            return f"there is no table {self.name}: flask store schema makes it"
+            yield f"there is no table {self.name}: flask store schema makes it"
         mark, _, version = (found.comment or "").rpartition(" ")
         if f"{mark} " != MARK:
-            return f"the table {self.name} is another program's: choose another with ?table="
+            yield f"the table {self.name} is another program's: choose another with ?table="
         if version != str(VERSION):
-            return (
+            yield (
                 f"the table {self.name} has schema {version}, and this hasher knows {VERSION}: "
                 "use the hasher that made it, and flask store copy"
             )
         if found.persistence == "u":
-            return f"the table {self.name} is emptied by a crash: ALTER TABLE ... SET LOGGED"
+            yield f"the table {self.name} is emptied by a crash: ALTER TABLE ... SET LOGGED"
+        if not found.whole:
+            yield (
+                f"the table {self.name} has lost what hasher made (digest bytea PRIMARY KEY, "
+                "message bytea): mend it, or restore a backup"
+            )
         if not found.may:
-            return f"the role may not use it: GRANT SELECT, INSERT, UPDATE ON {self.name}"
-        return None
-
-
-def server_fault(found: Found) -> str | None:
-    """Return what is wrong with the server and what to do, or None."""
-    if found.read_only:
-        return "the server takes no messages (a standby, or read-only): name its primary"
-    if found.fsync == "off":
-        return "the server does not sync its disk, and can lose everything: set fsync=on"
-    return None
+            yield f"the role may not use it: GRANT SELECT, INSERT, UPDATE ON {self.name}"

@@ -10,7 +10,7 @@ from binascii import crc_hqx
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from hasher.stores.redis.breaker import CircuitBreaker
+from hasher.stores.breaker import CircuitBreaker
 from hasher.stores.redis.connection import Command, Reply, kind, require
 from hasher.stores.redis.driver import PREFIX, RedisDriver, Row
 from hasher.stores.redis.server import Access, Server

@@ -8,11 +8,15 @@ import struct
 from collections.abc import Sequence
 from math import modf
 from ssl import SSLSocket
+from time import monotonic
 from typing import Any
 
 from hiredis import Reader, ReplyError, pack_command
 
 PIECE = 64 * 1024  # bytes that are received at once
+SPEED = 20_000_000  # bytes of replies that give the server a second more
+
+LATE = "the Redis server did not answer in time"
 
 Command = tuple[bytes, ...]
 Reply = Any  # bytes, int, None, a list of replies, or the ReplyError that the server answered with
@@ -21,11 +25,12 @@ Reply = Any  # bytes, int, None, a list of replies, or the ReplyError that the s
 class Connection:
     """A connection, for one thread at a time. After an exception it is out of step: close it.
 
-    `patience` is the seconds that each send or receive may take.
+    `patience` is the seconds that each send or receive may take, and all replies to a call if they
+    are small: a server that sends a byte at a time is given up, too.
     """
 
     def __init__(self, connected: socket.socket, patience: float) -> None:
-        self._socket = connected
+        self._socket, self._patience = connected, patience
         self._reader = Reader()
         if isinstance(connected, SSLSocket):
             connected.settimeout(patience)
@@ -39,9 +44,12 @@ class Connection:
         """
         try:
             self._socket.sendall(b"".join([packed(command) for command in commands]))
+            self._deadline = monotonic() + self._patience
+            if commands:
+                self._receive()  # which nearly always brings all replies
             return [self._reply() for _ in commands]
         except BlockingIOError:
-            raise TimeoutError("the Redis server did not answer in time") from None
+            raise TimeoutError(LATE) from None
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -49,11 +57,17 @@ class Connection:
 
     def _reply(self) -> Reply:
         while (reply := self._reader.gets()) is False:  # not all of it has come
-            received = self._socket.recv(PIECE)
-            if not received:
-                raise ConnectionResetError("the Redis server has closed the connection")
-            self._reader.feed(received)
+            if monotonic() > self._deadline:
+                raise TimeoutError(LATE)
+            self._receive()
         return reply
+
+    def _receive(self) -> None:
+        received = self._socket.recv(PIECE)
+        if not received:
+            raise ConnectionResetError("the Redis server has closed the connection")
+        self._reader.feed(received)
+        self._deadline += len(received) / SPEED
 
 
 def packed(command: Command) -> bytes:

@@ -12,7 +12,7 @@ from time import monotonic
 
 from hiredis import ReplyError
 
-from hasher.stores.redis.breaker import CircuitBreaker
+from hasher.stores.breaker import CircuitBreaker
 from hasher.stores.redis.connection import Command, Connection, Reply, require
 from hasher.stores.redis.shared_call import SharedCall
 

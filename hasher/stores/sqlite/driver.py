@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import apsw
 
+from hasher.stores.breaker import CircuitBreaker
 from hasher.stores.driver import (
     DEFAULT,
     Driver,
@@ -26,7 +27,6 @@ from hasher.stores.driver import (
     Unusable,
 )
 from hasher.stores.group_commit import GroupCommit
-from hasher.stores.outage import Outage
 from hasher.stores.sqlite import schema, table
 from hasher.stores.sqlite.connections import Connections
 from hasher.stores.sqlite.files import inherited
@@ -106,7 +106,6 @@ class SQLiteDriver(Driver):
     def __init__(self, path: str, synchronous: str = "full") -> None:
         self.path = path
         self._synchronous = synchronous
-        self._outage = Outage()
         self._inherited: list[Connections] = []
         self._start()
         ours = weakref.WeakMethod(self._start)
@@ -137,12 +136,7 @@ class SQLiteDriver(Driver):
 
     def _put(self, row: Row) -> Outcome:
         """Store a row together with those of other threads."""
-        self._outage.require_over()
-        try:
-            outcome = self._group.write(row)
-        except (TimeoutError, apsw.BusyError):
-            self._outage.begin()
-            raise
+        outcome = self._writes.call(self._group.write, row)
         if outcome is None:
             raise TakenDown(row[0].hex())
         return outcome
@@ -272,3 +266,4 @@ class SQLiteDriver(Driver):
         for used in (self._connections, self._turn):
             weakref.finalize(self, used.close)  # at exit, if not before
         self._group = GroupCommit(self._commit, PATIENCE)
+        self._writes = CircuitBreaker(apsw.BusyError)
