@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 
 from hasher.hooks import affinity, draining, metric_files, one_worker, start
 from hasher.hooks.secrets import read
@@ -41,11 +42,18 @@ forwarded_allow_ips = "*"
 # No max_requests: a worker that ends itself can hang on a half-sent request, and empties memory://.
 
 
+def followed_by_worker(cfg: Config) -> dict[str, str]:
+    """Return the variables of a worker: gunicorn's command line may have set other threads."""
+    return {**secrets, "HASHER_THREADS": str(cfg.threads)}
+
+
 def on_starting(server: Arbiter) -> None:
     """End a start that could not work, with one line that says why."""
     start.require_addresses(server)
+    followed = Settings.from_environ({**os.environ, **followed_by_worker(server.cfg)})
+    start.connections(followed)  # which raises the limit of open files as they need
     if settings.shared:
-        start.examine_store(settings)
+        start.examine_store(followed)
     if settings.metrics == "on":
         metric_files.open_for(server)
 
@@ -68,7 +76,7 @@ def pre_fork(server: Arbiter, worker: Any) -> None:
 
 def post_fork(_server: Arbiter, worker: Any) -> None:
     """Prepare the worker's process for its application."""
-    os.environ.update(secrets)
+    os.environ.update(followed_by_worker(worker.cfg))
     if settings.metrics == "on":
         metric_files.use(worker)
     if settings.cpu_affinity:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -143,6 +144,24 @@ def test_more_clients_than_connections_wait_their_turn(
     ):
         until(lambda: load.has_sent(500))
     assert set(load.outcomes) == {200, 201}
+
+
+def test_the_threads_of_the_command_line_have_a_connection_each(
+    tmp_path: Path, server: PostgreSQLServer
+) -> None:
+    env = {"HASHER_STORE": server.url, "HASHER_THREADS": "1", "WEB_CONCURRENCY": "1"}
+    with Service(tmp_path / "log", "--threads", "2", **env) as service:  # type: ignore[arg-type] # all are settings
+        until(lambda: both_wait_for_a_lock(service, server))
+
+
+def both_wait_for_a_lock(service: Service, server: PostgreSQLServer) -> bool:
+    """Whether two requests wait in the server at once."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(2) as pool, closing(server.client()) as client, client.transaction():
+        client.execute(f"LOCK TABLE {TABLE}")
+        reads = [pool.submit(service.get, "0" * 64) for _ in range(2)]
+        until(lambda: len(server.execute(waiting)) == 2 or all(read.done() for read in reads))
+        return len(server.execute(waiting)) == 2
 
 
 def test_a_wrong_password_is_503_and_in_no_log(tmp_path: Path, server: PostgreSQLServer) -> None:

@@ -54,6 +54,17 @@ def test_two_workers_cannot_be_asked_for_with_memory(tmp_path: Path) -> None:
         assert "memory:// keeps messages in one process: use -w 1." in lines[0]
 
 
+def test_the_threads_of_the_command_line_are_examined_like_those_of_the_environment() -> None:
+    for threads, said in (
+        ("5000", "HASHER_THREADS must be a whole number from 1 to 1024"),
+        ("1024", "limit of open files is 1000"),
+    ):
+        serve = f"ulimit -n 1000; exec .venv/bin/gunicorn --threads {threads} wsgi:app"
+        status, lines = refused_start("sh", "-c", serve, PORT="0")
+        assert (status, len(lines)) == (1, 1)
+        assert said in lines[0]
+
+
 def test_too_few_files_end_the_start_with_what_is_needed() -> None:
     status, lines = refused_start("sh", "-c", "ulimit -n 40; exec .venv/bin/gunicorn wsgi:app")
     assert (status, len(lines)) == (1, 1)
