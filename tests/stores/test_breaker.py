@@ -1,7 +1,8 @@
 """The circuit breaker: who tries a store that does not answer, and who fails at once."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 
@@ -12,7 +13,7 @@ def time_out() -> None:
     raise TimeoutError("It is late.")
 
 
-def test_after_a_time_out_one_thread_tries_again_and_the_others_fail_at_once() -> None:
+def test_after_a_time_out_one_thread_tries_again_and_the_others_fail() -> None:
     breaker, tries, go_on = CircuitBreaker(), Event(), Event()
 
     def answer() -> int:
@@ -31,6 +32,23 @@ def test_after_a_time_out_one_thread_tries_again_and_the_others_fail_at_once() -
         go_on.set()
         assert trial.result() == 42
     assert breaker.call(answer) == 42
+
+
+def test_of_many_who_meet_a_store_that_is_well_again_none_fails() -> None:
+    breaker, barrier = CircuitBreaker(), Barrier(8)
+
+    def answer() -> int:
+        time.sleep(0.01)  # is what the store takes
+        return 42
+
+    def meet(_: int) -> int:
+        barrier.wait()
+        return breaker.call(answer)
+
+    with pytest.raises(TimeoutError):
+        breaker.call(time_out)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(meet, range(8))) == [42] * 8
 
 
 def test_a_breaker_closes_when_a_call_ends_in_another_error() -> None:

@@ -1,17 +1,20 @@
-"""The shipped nginx configuration before three instances on one Redis, all real."""
+"""The shipped nginx configuration before three instances on one store, all real."""
 
 import os
 import re
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from deploy.fleet import configured
 from tests.support.description import DESCRIPTION, Answers
-from tests.support.servers import RedisServer, free_ports, program, until
+from tests.support.servers import free_ports, program, until
 from tests.support.service import ROOT, Client, Service
+from tests.support.stores import StoreServer
 
 CONFIGURATION = (ROOT / "deploy" / "nginx.conf").read_text()
 CACHE = {"schema": {"enum": ["MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "HIT"]}}
@@ -72,16 +75,15 @@ class Front(Service):
 
 
 class Fleet:
-    """Redis, three instances, and nginx before them."""
+    """A store's server, three instances, and nginx before them."""
 
-    def __init__(self, folder: Path, *options: str, **env: str) -> None:
-        self.folder, self.env = folder, {"WEB_CONCURRENCY": "1", **env}
-        self.redis = RedisServer(folder / "redis", "--appendonly", "yes", *options)
+    def __init__(self, folder: Path, store: StoreServer, **env: str) -> None:
+        self.folder, self.env, self.store = folder, {"WEB_CONCURRENCY": "1", **env}, store
         self.ports = free_ports(3)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(self.redis)
+            stack.enter_context(self.store)
             self.instances = [stack.enter_context(self.instance(port)) for port in self.ports]
             self.front = stack.enter_context(Front(self.folder, self.ports))
             stack.pop_all()
@@ -90,12 +92,12 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         for service in (self.front, *self.instances):
             service.kill()
-        self.redis.kill()
+        self.store.__exit__()
 
     def instance(self, port: int) -> Service:
-        """One gunicorn on the fleet's Redis, being started."""
+        """One gunicorn on the fleet's store, being started."""
         log = self.folder / f"{port}.log"
-        env = {**self.env, "HASHER_STORE": self.redis.url, "PORT": str(port)}
+        env = {**self.env, "HASHER_STORE": self.store.url, "PORT": str(port)}
         return Service(log, **env)  # type: ignore[arg-type] # none of the names is an option's
 
     def restart(self, number: int) -> None:
@@ -105,15 +107,43 @@ class Fleet:
 
     def heal(self) -> None:
         """Start again whatever a test has ended."""
-        if not self.redis.runs():
-            self.redis.start()
-        os.kill(self.redis.pid, signal.SIGCONT)
+        if not self.store.runs():
+            self.store.start()
+        self.store.signal(signal.SIGCONT)
         for number, instance in enumerate(self.instances):
             if instance.process.poll() is not None:
                 self.restart(number)
             os.killpg(self.instances[number].process.pid, signal.SIGCONT)
         until(lambda: self.front.request("GET", "/readyz").status == 200)
         self.front.assert_recovers(within=10)
+
+
+def cached(fleet: Fleet, count: int = 20) -> list[str]:
+    """New messages that the front has in its cache."""
+    texts = [f"cached {number} at {time.time_ns()}" for number in range(count)]
+    for text in texts:
+        name = fleet.front.post(text).json["digest"]
+        assert fleet.front.get(name).headers["X-Cache"] == "MISS"
+        await_hit(fleet.front, f"/messages/{name}")
+    return texts
+
+
+def await_hit(front: Front, path: str) -> None:
+    """Read until it comes from the cache: nginx may answer before the file has its name."""
+    until(lambda: front.request("GET", path).headers["X-Cache"] == "HIT")
+
+
+def refusals(front: Front) -> list[float]:
+    """How many seconds pass until each of a crowd is refused since nothing can be asked."""
+    with ThreadPoolExecutor(20) as crowd:
+        return list(crowd.map(lambda _: refusal(front), range(20)))
+
+
+def refusal(front: Front) -> float:
+    """How many seconds pass until a read is refused since nothing can be asked."""
+    started = time.monotonic()
+    assert front.get("0" * 64).status == 503
+    return time.monotonic() - started
 
 
 def listens(port: int) -> bool:

@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -137,12 +138,36 @@ class PostgreSQLServer:
             cursor = client.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def require_password(self, role: str) -> None:
-        """Let this role in with its password only."""
+    def alter(self, digest: str, text: str) -> None:
+        """Store another text under a digest, behind hasher's back."""
+        with closing(self.client()) as client:
+            values = text.encode(), bytes.fromhex(digest)
+            client.execute("UPDATE hasher_messages SET message = %s WHERE digest = %s", values)
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """Hold all its connections while the block lasts."""
+        with ExitStack() as held:
+            with suppress(psycopg.OperationalError):
+                while True:
+                    held.enter_context(closing(self.client()))
+            yield
+
+    def require_password(self, password: str) -> None:
+        """Let the role `app` in, which may store messages, with this password only."""
+        self.execute(f"CREATE ROLE app LOGIN PASSWORD '{password}' IN ROLE pg_write_all_data")
+        self.execute("GRANT CREATE ON SCHEMA public TO app")
         rules = self.data / "pg_hba.conf"
-        rule = f"host all {role} 127.0.0.1/32 scram-sha-256\n"
-        rules.write_text(rule + rules.read_text())
+        rules.write_text("host all app 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
         self.execute("SELECT pg_reload_conf()")
+
+    def url_with(self, password: str) -> str:
+        """The store's URL, with the role `app` and a password."""
+        return self.url.replace("hasher@", f"app:{password}@")
+
+    def runs(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def processes(self) -> list[int]:
         """The ids of the server's processes: its first one, and one for each connection."""

@@ -3,7 +3,8 @@
 import os
 import shutil
 import subprocess
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -73,6 +74,34 @@ class RedisServer(Process):
     def client(self) -> "Redis":
         """A client of its own for the test."""
         return Redis(port=self.port, password=self.password, socket_timeout=5, protocol=2)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def alter(self, digest: str, text: str) -> None:
+        """Store another text under a digest, behind hasher's back."""
+        with closing(self.client()) as client:
+            client.set(f"hasher:{digest}", text)
+
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """Hold all its connections while the block lasts."""
+        with ExitStack() as held:
+            with suppress(RedisError):
+                while True:
+                    held.enter_context(closing(self.client())).ping()
+            yield
+
+    def require_password(self, password: str) -> None:
+        """Let in who brings this password only."""
+        with closing(self.client()) as client:
+            client.config_set("requirepass", password)
+        self.password = password
+
+    def url_with(self, password: str) -> str:
+        """The store's URL, with a password."""
+        return self.url.replace("//", f"//:{password}@")
 
     def empty(self) -> None:
         """Remove every key."""

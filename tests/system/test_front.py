@@ -8,17 +8,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.support.front import Fleet, Front
+from tests.support.front import Fleet, Front, await_hit, cached, refusals
 from tests.support.load import Load, Reads
-from tests.support.servers import certificate, free_ports, program, until
-from tests.support.service import Client, Service, is_running
+from tests.support.servers import RedisServer, certificate, free_ports, program, until
+from tests.support.service import Client, Service
 
 Record = Callable[[str, object], None]
 NAME = "0" * 64
@@ -31,7 +30,8 @@ HEAD = (
 @pytest.fixture(scope="module")
 def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """One fleet for this module's tests."""
-    with Fleet(tmp_path_factory.mktemp("fleet"), "--appendfsync", "always") as running:
+    folder = tmp_path_factory.mktemp("fleet")
+    with Fleet(folder, RedisServer(folder / "redis")) as running:
         yield running
 
 
@@ -40,123 +40,6 @@ def fleet(shared_fleet: Fleet) -> Fleet:
     """The fleet, whole again after what another test did to it."""
     shared_fleet.heal()
     return shared_fleet
-
-
-def cached(fleet: Fleet, count: int = 20) -> list[str]:
-    """New messages that the front has in its cache."""
-    texts = [f"cached {number} at {time.time_ns()}" for number in range(count)]
-    for text in texts:
-        name = fleet.front.post(text).json["digest"]
-        assert fleet.front.get(name).headers["X-Cache"] == "MISS"
-        await_hit(fleet.front, f"/messages/{name}")
-    return texts
-
-
-def await_hit(front: Front, path: str) -> None:
-    """Read until it comes from the cache: nginx may answer before the file has its name."""
-    until(lambda: front.request("GET", path).headers["X-Cache"] == "HIT")
-
-
-def restart_each(fleet: Fleet) -> None:
-    """A rolling restart."""
-    for number, instance in enumerate(fleet.instances):
-        instance.signal(signal.SIGTERM)
-        assert instance.process.wait(10) == 0
-        fleet.restart(number)
-
-
-def kill_a_worker(fleet: Fleet) -> None:
-    """End one worker of one instance, and wait for its replacement."""
-    (worker,) = fleet.instances[0].workers()
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: not is_running(worker) and fleet.instances[0].is_answering())
-
-
-def kill_an_instance(fleet: Fleet) -> None:
-    """End one instance as a power cut would, and start it after a while."""
-    fleet.instances[1].kill()
-    time.sleep(1)  # the load goes on without it for this long
-    fleet.restart(1)
-
-
-def stop_an_instance(fleet: Fleet) -> None:
-    """Let one instance hang for 5 s."""
-    processes = [fleet.instances[2].process.pid, *fleet.instances[2].workers()]
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    time.sleep(5)  # is what the fault is
-    for process in processes:
-        os.kill(process, signal.SIGCONT)
-
-
-def reload_three_times(fleet: Fleet) -> None:
-    """SIGHUP each instance three times."""
-    for _ in range(3):
-        for instance in fleet.instances:
-            old = instance.workers()
-            instance.signal(signal.SIGHUP)
-            until(lambda old=old: not any(map(is_running, old)))  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [restart_each, kill_a_worker, kill_an_instance, stop_an_instance, reload_three_times],
-)
-def test_a_fault_of_an_instance_fails_no_request(
-    fleet: Fleet, fault: Callable[[Fleet], None], record_property: Record
-) -> None:
-    texts = cached(fleet)
-    with Load(fleet.front, clients=6) as load, Reads(fleet.front, texts, clients=2) as reads:
-        until(lambda: load.has_sent(50))
-        fault(fleet)
-        sent = load.sent
-        until(lambda: load.has_sent(sent + 50))
-    lost = load.lost()
-    record_property(f"front, {fault.__name__}", f"{load.said()}, {len(lost)} lost")
-    record_property(f"front, {fault.__name__}, cached", reads.said())
-    assert (load.failures, reads.failures, lost) == ({}, {}, [])
-
-
-def test_a_well_instance_is_asked_however_lately_each_has_failed(fleet: Fleet) -> None:
-    os.kill(fleet.redis.pid, signal.SIGSTOP)
-    with Load(fleet.front, clients=8) as blip:
-        until(lambda: blip.outcomes[503] > 16)
-    os.kill(fleet.redis.pid, signal.SIGCONT)
-    until(lambda: all(instance.get(NAME).status == 404 for instance in fleet.instances))
-    fleet.instances[0].kill()
-    fleet.instances[1].kill()
-    with Load(fleet.front) as load:
-        until(lambda: load.has_sent(100))
-    assert (load.failures, load.lost()) == ({}, [])
-
-
-def test_redis_restarted_fails_no_cached_read_and_loses_nothing(
-    fleet: Fleet, record_property: Record
-) -> None:
-    texts = cached(fleet)
-    with Load(fleet.front, clients=6) as load, Reads(fleet.front, texts, clients=2) as reads:
-        until(lambda: load.has_sent(50))
-        fleet.redis.kill()
-        failed = load.outcomes[503]
-        until(lambda: load.outcomes[503] > failed + 20)
-        fleet.redis.start()
-        until(lambda: fleet.front.post(f"back {time.time_ns()}").status == 201, within=5)
-        sent = load.sent
-        until(lambda: load.has_sent(sent + 50))
-    lost = load.lost()
-    record_property("front, Redis restarted", f"{load.said()}, {len(lost)} lost")
-    record_property("front, Redis restarted, cached", reads.said())
-    assert (reads.failures, lost) == ({}, [])
-    assert set(load.failures) <= {503}
-
-
-def test_what_one_instance_stores_the_others_read(fleet: Fleet, record_property: Record) -> None:
-    misses = 0
-    for number in range(300):
-        name = fleet.front.post(f"message {number}").json["digest"]
-        misses += fleet.instances[number % 3].get(name).json != {"message": f"message {number}"}
-    record_property("front, POST there and GET elsewhere x 300", f"{misses} misses")
-    assert misses == 0
 
 
 def test_every_instance_is_given_requests(fleet: Fleet) -> None:
@@ -205,107 +88,26 @@ def test_with_every_instance_down_cached_messages_are_served(
         assert answer.json == {"error": "No instance can answer now; try again in a moment."}
 
 
-def test_everything_killed_and_started_has_every_message(
+def test_a_crowd_that_no_instance_answers_is_refused_in_time(
     fleet: Fleet, record_property: Record
 ) -> None:
-    with Load(fleet.front) as load:
-        until(lambda: load.has_sent(200))
-        fleet.redis.kill()
-        for instance in fleet.instances:
-            instance.kill()
-    fleet.heal()
-    lost = [text for text in load.acknowledged if not stored(fleet, text)]
-    record_property("front, everything killed", f"{len(load.acknowledged)} kept, {len(lost)} lost")
-    assert load.acknowledged
-    assert lost == []
-
-
-def stored(fleet: Fleet, text: str) -> bool:
-    """Whether an instance has the message, whatever the cache has."""
-    return fleet.instances[0].get(sha256(text.encode()).hexdigest()).status == 200
-
-
-@pytest.mark.parametrize("fault", ["stopped", "paused"])
-def test_the_store_unreachable_is_503_in_time(
-    fleet: Fleet, fault: str, record_property: Record
-) -> None:
-    (text,) = cached(fleet, 1)
-    if fault == "stopped":
-        fleet.redis.kill()
-    else:
-        os.kill(fleet.redis.pid, signal.SIGSTOP)
-    slowest = 0.0
-    until(lambda: fleet.front.request("GET", "/readyz").status == 503)
-    for method, path in 5 * [("POST", "/messages"), ("GET", f"/messages/{NAME}")]:
-        started = time.monotonic()
-        body = b"new" if method == "POST" else None
-        answer = fleet.front.request(method, path, body, {"Content-Type": "text/plain"})
-        slowest = max(slowest, time.monotonic() - started)
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    assert fleet.front.get(sha256(text.encode()).hexdigest()).status == 200
-    record_property(f"front, Redis {fault}", f"503, slowest {slowest:.2f} s")
-    assert slowest < 2
-    for instance in fleet.instances:
-        assert instance.request("GET", "/healthz").status == 200
-        until(lambda i=instance: i.request("GET", "/readyz").status == 503)  # type: ignore[misc]
-    if fault == "stopped":
-        fleet.redis.start()
-    else:
-        os.kill(fleet.redis.pid, signal.SIGCONT)
-    fleet.front.assert_recovers(within=5)
-
-
-def stop_redis(fleet: Fleet) -> None:
-    """Let Redis hang."""
-    os.kill(fleet.redis.pid, signal.SIGSTOP)
-
-
-def stop_instances(fleet: Fleet) -> None:
-    """Let every instance hang."""
     for instance in fleet.instances:
         os.killpg(instance.process.pid, signal.SIGSTOP)
-
-
-@pytest.mark.parametrize("fault", [stop_redis, stop_instances])
-def test_a_crowd_that_asks_for_one_message_is_refused_in_time(
-    fleet: Fleet, fault: Callable[[Fleet], None], record_property: Record
-) -> None:
-    fault(fleet)
-    with ThreadPoolExecutor(20) as crowd:
-        waits = list(crowd.map(lambda _: refusal_time(fleet.front), range(20)))
-    record_property(f"front, crowd, {fault.__name__}", f"slowest {max(waits):.2f} s")
+    waits = refusals(fleet.front)
+    record_property("front, crowd, instances stopped", f"slowest {max(waits):.2f} s")
     assert max(waits) < 2
-
-
-def refusal_time(front: Front) -> float:
-    """How many seconds pass until a read is refused since nothing can be asked."""
-    started = time.monotonic()
-    assert front.get(NAME).status == 503
-    return time.monotonic() - started
 
 
 def test_a_full_store_is_507_and_reads_go_on(fleet: Fleet) -> None:
     known = fleet.front.post("known").json["digest"]
-    with closing(fleet.redis.client()) as redis:
+    assert isinstance(fleet.store, RedisServer)
+    with closing(fleet.store.client()) as redis:
         redis.config_set("maxmemory", "1")
         assert fleet.front.post(f"new {time.time_ns()}").status == 507
         assert fleet.front.post("known").status == 200
         assert fleet.front.get(known).json == {"message": "known"}
         redis.config_set("maxmemory", "0")
     fleet.front.assert_well()
-
-
-def test_a_damaged_message_is_never_served(fleet: Fleet) -> None:
-    text = f"damaged {time.time_ns()}"
-    name = fleet.front.post(text).json["digest"]
-    with closing(fleet.redis.client()) as redis:
-        redis.set(f"hasher:{name}", "altered")
-        answer = fleet.front.get(name)
-        assert (answer.status, answer.headers["Cache-Control"]) == (500, "no-store")
-        redis.set(f"hasher:{name}", text)
-    assert fleet.front.get(name).json == {"message": text}
-    line = f"Request {answer.headers['X-Request-ID']}: the message stored under {name} is damaged"
-    assert any(line in instance.log for instance in fleet.instances)
 
 
 def idle(client: Client) -> None:
@@ -536,7 +338,7 @@ def test_an_address_that_nginx_would_resolve_is_no_message(fleet: Fleet) -> None
 
 
 def test_a_request_id_is_followed_from_the_client_to_the_log(tmp_path: Path) -> None:
-    with Fleet(tmp_path, HASHER_ACCESS_LOG="json") as fleet:
+    with Fleet(tmp_path, RedisServer(tmp_path / "redis"), HASHER_ACCESS_LOG="json") as fleet:
         name = fleet.front.post("foo").json["digest"]
         given = fleet.front.request("GET", f"/messages/{name}", headers={"X-Request-ID": "mine-1"})
         odd = fleet.front.request("GET", f"/messages/{name}", headers={"X-Request-ID": "no good"})
