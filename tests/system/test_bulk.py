@@ -14,20 +14,22 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Load
-from tests.support.servers import PATIENCE, RedisServer, until
+from tests.support.servers import PATIENCE, until
 from tests.support.service import Service
+from tests.support.stores import SERVERS
 
 Record = Callable[[str, object], None]
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", *SERVERS])
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     """One worker on each store in turn."""
     with ExitStack() as stack:
         url = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/messages.db"}
-        if request.param == "redis":
-            url["redis"] = stack.enter_context(RedisServer(tmp_path / "redis")).url
+        if request.param in SERVERS:
+            server = stack.enter_context(SERVERS[request.param](tmp_path))
+            url[request.param] = server.url
         store = url[request.param]
         service = Service(tmp_path / "log", HASHER_STORE=store, WEB_CONCURRENCY="1")
         yield stack.enter_context(service)

@@ -2,17 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.support.load import Load
@@ -47,105 +45,6 @@ def name_of(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def test_a_stopped_server_is_503_until_it_is_back(
-    service: Service, server: PostgreSQLServer
-) -> None:
-    known = service.post("known").json["digest"]
-    server.stop()
-    assert_unavailable(service, known)
-    server.start()
-    assert_recovers(service, known)
-
-
-def test_a_paused_server_is_503_until_it_goes_on(
-    service: Service, server: PostgreSQLServer
-) -> None:
-    known = service.post("known").json["digest"]
-    server.signal(signal.SIGSTOP)
-    assert_unavailable(service, known)
-    with Load(service, clients=64) as load:
-        until(lambda: load.outcomes[503] >= 256)
-    assert set(load.outcomes) == {503}
-    assert load.slowest < 2
-    server.signal(signal.SIGCONT)
-    assert_recovers(service, known)
-
-
-def test_a_server_that_restarts_is_met_again_by_every_connection(
-    service: Service, server: PostgreSQLServer
-) -> None:
-    with Load(service) as load:
-        until(lambda: load.has_sent(200))  # so that the pools are full
-    known = load.acknowledged[0]
-    for _ in range(3):
-        server.stop()
-        server.start()
-        assert_recovers(service, name_of(known))
-
-
-def test_a_server_that_ends_without_warning_loses_nothing(
-    service: Service, server: PostgreSQLServer, record_property: Record
-) -> None:
-    with Load(service) as load:
-        for _ in range(3):
-            until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
-            server.kill()
-            until(lambda count=load.outcomes[503]: load.outcomes[503] > count)  # type: ignore[misc]
-            server.start()
-        until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
-    record_property("PostgreSQL killed and started x 3", load.said())
-    assert set(load.outcomes) <= {200, 201, 503}
-    assert load.slowest < 2.5
-    assert load.lost() == []
-
-
-def test_a_service_starts_while_its_server_is_down(
-    tmp_path: Path, server: PostgreSQLServer
-) -> None:
-    server.stop()
-    with Service(tmp_path / "log", HASHER_STORE=server.url) as service:
-        assert "it cannot be reached yet" in service.log
-        assert_unavailable(service, "0" * 64)
-        server.start()
-        until(lambda: status(service, "/readyz") == 200, within=2)
-        service.assert_well()
-
-
-def test_a_server_that_takes_connections_and_says_nothing_is_503(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/hasher"
-        with Service(tmp_path / "log", HASHER_STORE=url) as service:
-            assert_unavailable(service, "0" * 64)
-
-
-def test_a_server_out_of_connections_is_503_until_it_has_some(tmp_path: Path) -> None:
-    with PostgreSQLServer("max_connections=6", "superuser_reserved_connections=0") as server:
-        held: list[psycopg.Connection[tuple[object, ...]]] = []
-        with suppress(psycopg.OperationalError):
-            while True:
-                held.append(server.client())
-        with Service(
-            tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2", WEB_CONCURRENCY="1"
-        ) as service:
-            assert_unavailable(service, "0" * 64)
-            assert "too many clients" in service.log
-            for client in held:
-                client.close()
-            until(lambda: status(service, "/readyz") == 200, within=2)
-            service.assert_well()
-
-
-def test_more_clients_than_connections_wait_their_turn(
-    tmp_path: Path, server: PostgreSQLServer
-) -> None:
-    with (
-        Service(tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2") as service,
-        Load(service, clients=16) as load,
-    ):
-        until(lambda: load.has_sent(500))
-    assert set(load.outcomes) == {200, 201}
-
-
 def test_the_threads_of_the_command_line_have_a_connection_each(
     tmp_path: Path, server: PostgreSQLServer
 ) -> None:
@@ -162,21 +61,6 @@ def both_wait_for_a_lock(service: Service, server: PostgreSQLServer) -> bool:
         reads = [pool.submit(service.get, "0" * 64) for _ in range(2)]
         until(lambda: len(server.execute(waiting)) == 2 or all(read.done() for read in reads))
         return len(server.execute(waiting)) == 2
-
-
-def test_a_wrong_password_is_503_and_in_no_log(tmp_path: Path, server: PostgreSQLServer) -> None:
-    server.execute("CREATE ROLE app LOGIN PASSWORD 'right-word' IN ROLE pg_write_all_data")
-    server.execute("GRANT CREATE ON SCHEMA public TO app")
-    server.require_password("app")
-    for password, works in (("secret-password", False), ("right-word", True)):
-        url = server.url.replace("hasher@", f"app:{password}@")
-        with Service(tmp_path / password, HASHER_STORE=url) as service:
-            if works:
-                service.assert_well()
-            else:
-                assert_unavailable(service, "0" * 64)
-                assert "password authentication failed" in service.log
-            assert password not in service.log
 
 
 def test_a_database_that_is_missing_is_503_until_it_is_made(
@@ -339,20 +223,6 @@ def test_a_table_that_is_not_as_it_must_be_ends_the_start_with_one_line(
     assert said in lines[0]
     with Service(tmp_path / "log", HASHER_STORE=f"{server.url}?table=public.mine") as service:
         service.assert_well()
-
-
-def test_a_message_altered_in_the_server_is_never_served_and_mended_by_its_sender(
-    service: Service, server: PostgreSQLServer
-) -> None:
-    name = service.post("foo").json["digest"]
-    server.execute("UPDATE hasher_messages SET message = 'not foo'")
-    for path in (f"/messages/{name}", f"/messages/{name}.txt"):
-        answer = service.request("GET", path)
-        assert answer.status == 500
-        assert b"not foo" not in answer.body
-    assert f"the message stored under {name} is damaged" in service.log
-    assert service.post("foo").status == 200
-    assert service.get(name).json == {"message": "foo"}
 
 
 def test_connections_that_an_administrator_ends_fail_nothing(

@@ -33,52 +33,6 @@ def service(tmp_path: Path, server: RedisServer) -> Iterator[Service]:
         yield running
 
 
-def test_a_stopped_server_is_503_until_it_is_back(service: Service, server: RedisServer) -> None:
-    known = service.post("known").json["digest"]
-    server.kill()
-    assert_unavailable(service, known)
-    server.start()
-    assert_recovers(service, known)
-
-
-def test_a_paused_server_is_503_until_it_goes_on(service: Service, server: RedisServer) -> None:
-    known = service.post("known").json["digest"]
-    os.kill(server.pid, signal.SIGSTOP)
-    assert_unavailable(service, known)
-    with Load(service, clients=64) as load:
-        until(lambda: load.outcomes[503] >= 256)
-    assert set(load.outcomes) == {503}
-    assert load.slowest < 2
-    os.kill(server.pid, signal.SIGCONT)
-    assert_recovers(service, known)
-
-
-def test_a_service_starts_while_its_store_is_down(tmp_path: Path, server: RedisServer) -> None:
-    server.kill()
-    with Service(tmp_path / "log", HASHER_STORE=server.url) as service:
-        assert "it cannot be reached yet" in service.log
-        assert_unavailable(service, "0" * 64)
-        server.start()
-        until(lambda: status(service, "/readyz") == 200, within=2)
-        service.assert_well()
-
-
-def test_a_server_that_ends_without_warning_loses_nothing(
-    service: Service, server: RedisServer, record_property: Record
-) -> None:
-    with Load(service) as load:
-        for _ in range(3):
-            until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
-            server.kill()
-            until(lambda count=load.outcomes[503]: load.outcomes[503] > count)  # type: ignore[misc]
-            server.start()
-        until(lambda sent=load.sent: load.has_sent(sent + 200))  # type: ignore[misc]
-    record_property("Redis killed and started x 3", load.said())
-    assert set(load.outcomes) <= {200, 201, 503}
-    assert load.slowest < 2.5
-    assert load.lost() == []
-
-
 def test_a_server_out_of_memory_is_507_for_new_messages_only(
     service: Service, server: RedisServer
 ) -> None:
@@ -96,40 +50,6 @@ def test_a_server_out_of_memory_is_507_for_new_messages_only(
     with closing(server.client()) as client:
         client.config_set("maxmemory", "0")
     assert_recovers(service, known)
-
-
-def test_a_wrong_password_is_503_and_in_no_log(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis", "--requirepass", "right") as server:
-        url = server.url.replace("//", "//:secret-password@")
-        with Service(tmp_path / "log", HASHER_STORE=url) as service:
-            assert_unavailable(service, "0" * 64)
-            assert "secret-password" not in service.log
-        url = server.url.replace("//", "//:right@")
-        with Service(tmp_path / "log2", HASHER_STORE=url) as service:
-            service.assert_well()
-            assert "right" not in service.log
-
-
-def test_a_server_out_of_connections_is_503_until_it_has_some(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis", "--maxclients", "3") as server:
-        held = [server.client() for _ in range(3)]
-        for client in held:
-            client.ping()
-        with Service(tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2") as service:
-            assert_unavailable(service, "0" * 64)
-            for client in held:
-                client.close()
-            until(lambda: status(service, "/readyz") == 200, within=2)
-            service.assert_well()
-
-
-def test_more_clients_than_connections_wait_their_turn(tmp_path: Path, server: RedisServer) -> None:
-    with (
-        Service(tmp_path / "log", HASHER_STORE=server.url, HASHER_THREADS="2") as service,
-        Load(service, clients=16) as load,
-    ):
-        until(lambda: load.has_sent(500))
-    assert set(load.outcomes) == {200, 201}
 
 
 def test_a_server_that_evicts_ends_the_start_with_one_line(tmp_path: Path) -> None:
@@ -156,27 +76,6 @@ def test_a_server_without_persistence_is_warned_of(tmp_path: Path) -> None:
         Service(tmp_path / "log", HASHER_STORE=server.url) as service,
     ):
         assert "the Redis server keeps nothing on disk" in service.log
-
-
-@pytest.mark.parametrize("damage", ["not foo", None])
-def test_a_message_altered_in_the_server_is_never_served_until_it_is_sent_again(
-    service: Service, server: RedisServer, damage: str | None
-) -> None:
-    name = service.post("foo").json["digest"]
-    with closing(server.client()) as client:
-        client.delete(f"hasher:{name}")
-        if damage is None:
-            client.rpush(f"hasher:{name}", "not foo")
-        else:
-            client.set(f"hasher:{name}", damage)
-    for path in (f"/messages/{name}", f"/messages/{name}.txt"):
-        answer = service.request("GET", path)
-        assert answer.status == 500
-        assert b"not foo" not in answer.body
-    assert f"the message stored under {name} is damaged" in service.log
-    assert service.post("foo").status == 200
-    assert f"The damaged message {name} was mended" in service.log
-    assert service.get(name).json == {"message": "foo"}
 
 
 @pytest.mark.parametrize("replicas", [0, 1])
