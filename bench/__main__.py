@@ -33,14 +33,20 @@ def require(**programs: str) -> None:
 
 
 def run_comparison(options: argparse.Namespace) -> None:
-    """Compare, keep the figures, and print the tables, which the documents show too."""
+    """Compare, keep the figures, and print the tables, which the documents show too.
+
+    A comparison of some replaces no kept one of all: it is only printed.
+    """
     require(wrk="wrk", taskset="util-linux")
     names = ("seconds", "rounds", "stored", "most", "only", "before")
     effort = compare.Effort(**{name: getattr(options, name) for name in names})
-    report.write(compare.compare(effort), options.results)
-    if options.results.resolve() == RESULTS:
-        documents.update()
-    print((options.results / "bench.md").read_text())
+    is_kept = options.results.resolve() == RESULTS
+    results = compare.compare(effort)
+    if not (effort.only and is_kept):
+        report.write(results, options.results)
+        if is_kept:
+            documents.update()
+    print(report.markdown(results))
 
 
 def parsed() -> argparse.Namespace:

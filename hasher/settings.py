@@ -1,6 +1,5 @@
 """Every setting: an environment variable, typed and validated, documented once."""
 
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from msgspec.structs import FieldInfo
 
 from hasher.stores import Location, Resources, locate
 from hasher.stores.memory import MemoryLocation
+from hasher_tune.cpus import available_cpus
 
 MiB = 1024 * 1024
 # What a bearer token can consist of (RFC 6750, section 2.1), one or several.
@@ -232,10 +232,3 @@ def allowed(field: FieldInfo) -> str:
         return f"a whole number from {meta.ge} to {meta.le}"
     choices = get_args(kind)
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if choices else "text"
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -57,7 +57,7 @@ def others(found: Found) -> str:
     if not rest:
         return "Every other candidate is certainly slower."
     if found.is_decided:
-        return f"As good, but for 3 %: {'; '.join(rest)}."
+        return f"Not better by more than 3 %, and not certainly slower: {'; '.join(rest)}."
     return f"Time was up: still open are {'; '.join(rest)}. Set the above meanwhile."
 
 

@@ -1,7 +1,6 @@
 """`hasher tune`: the command line of the search, and what it prints."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hasher_tune import answer, search, traffic
+from hasher_tune.cpus import available_cpus
 from hasher_tune.servers import Failed
 from hasher_tune.stores import STORES
 from hasher_tune.traffic import MIXES
@@ -76,7 +76,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="at most")
     parser.add_argument("--connections", type=positive, default=32)
     parser.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
-    parser.add_argument("--clients", type=positive, default=max(1, (os.cpu_count() or 1) // 4))
+    parser.add_argument("--clients", type=positive, default=max(1, available_cpus() // 4))
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="an environment file to set it in"
     )

@@ -6,14 +6,14 @@ alike; two candidates are compared by the logarithm of their ratio within a bloc
 Hoeffding races and in F-Race, with Student's t in place of their bounds.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import NormalDist, fmean
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 ERROR = 0.05  # the chance that any of all intervals of a race, at any look, misses the truth
-DOUBT = 0.05  # the chance that a candidate counts as good though it is not
+DOUBT = 0.05  # the chance that another is better by more than NEAR, at one look
 NEAR = 0.03  # a difference that does not matter
 FIRST_LOOK = 3  # blocks
 NEXT_LOOK = 1.2  # times as many
@@ -84,16 +84,21 @@ def paired(ours: list[float], theirs: list[float], error: float = 0.05) -> Inter
     return Sample.of([log(a / b) for a, b in zip(ours, theirs, strict=True)]).interval(error)
 
 
-C = TypeVar("C", bound=Hashable)
+class Candidate(Hashable, Protocol):
+    """What can race: the simpler of two is the lesser."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+C = TypeVar("C", bound=Candidate)
 
 
 class Race(Generic[C]):
     """The candidates left, and those that have left with how they stood to the best."""
 
-    def __init__(self, candidates: list[C], simplicity: Callable[[C], tuple[float, ...]]) -> None:
+    def __init__(self, candidates: list[C]) -> None:
         self.left = list(candidates)
         self.gone: dict[C, Interval] = {}
-        self._simplicity = simplicity
         self._logs: dict[C, list[float]] = {candidate: [] for candidate in candidates}
         self._joined = dict.fromkeys(candidates, 0)  # the block in which each was measured first
         self._blocks = self._looks = 0
@@ -154,23 +159,29 @@ class Race(Generic[C]):
 
     @property
     def is_decided(self) -> bool:
-        """Whether all left are as good as the best, but for a difference that does not matter.
+        """Whether one is left than which no other is better by a difference that matters."""
+        return any(map(self._is_good, self.left))
 
-        Each is tested with the chance DOUBT of an error, without allowance for the number of looks:
-        an error here costs little more than NEAR, where one in dropping a candidate may cost much.
+    @property
+    def choice(self) -> C:
+        """The simplest than which no other is better by a difference that matters.
+
+        Until that is decided, it is the best so far.
         """
-        best = self.best
-        pairs = [self._differences(one, best) for one in self.left if one != best]
+        return min(filter(self._is_good, self.left), default=self.best)
+
+    def _is_good(self, candidate: C) -> bool:
+        """Whether no other left is better by more than NEAR, each with the chance DOUBT.
+
+        There is no allowance for the number of looks: an error here costs little more than NEAR,
+        but one in dropping a candidate may cost much.
+        """
+        pairs = [self._differences(candidate, one) for one in self.left if one != candidate]
         return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
 
     def _low(self, logs: list[float]) -> float:
         """Where a ratio begins, with the chance DOUBT that it is less."""
         return Sample.of(logs).interval(2 * DOUBT, self._common_variance, BORROWED).low
-
-    @property
-    def choice(self) -> C:
-        """The simplest of those left once that is decided, and until then the best so far."""
-        return min(self.left, key=self._simplicity) if self.is_decided else self.best
 
     def against(self, one: C, other: C) -> Interval:
         """Return the ratio of one to another in the blocks that both were measured in.

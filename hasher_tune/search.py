@@ -22,18 +22,19 @@ from typing import Self
 
 from hasher_tune import limits, seeds
 from hasher_tune.clients import Answers, Clients, Plan, Step
+from hasher_tune.cpus import available_cpus
 from hasher_tune.processes import free_ports
 from hasher_tune.race import FIRST_LOOK, Interval, Race, paired
 from hasher_tune.servers import Failed, Server
 from hasher_tune.stores import opened
 from hasher_tune.traffic import Mix, seeds_of
 
-SLICE = 0.5  # seconds that a candidate is measured in a block
+SLICE = 0.25  # seconds that a candidate is measured in a block
 STEP = 0.2  # seconds at each rate, for --for latency
 RISE = 1.07  # from one rate to the next
 STEPS = 20  # at most, in one measurement
 ANEW = 0.25  # of the time, for measuring the answer against the defaults
-PAIRS = range(6, 31)  # how many measurements that is of each
+PAIRS = range(6, 61)  # how many measurements that is of each
 MOST_THREADS = 64
 COMMAND = [sys.executable, "-m", "hasher", "serve"]
 ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: what is written meanwhile must not fill the store
@@ -90,11 +91,12 @@ class Question:
     @property
     def most_workers(self) -> int:
         """The most workers to try; a dict in memory has one."""
-        return 1 if self.store == "memory" else 2 * len(self.server_cores)
+        return 1 if self.store == "memory" else 2 * self.default().workers
 
     def default(self) -> Setting:
         """Return what hasher does by default."""
-        return Setting(1 if self.store == "memory" else len(self.server_cores), 8)
+        workers = min(len(self.server_cores), available_cpus())
+        return Setting(1 if self.store == "memory" else workers, 8)
 
     def first(self) -> list[Setting]:
         """Return the candidates of the first block."""
@@ -249,7 +251,7 @@ class Found:
     p99: float
     """To expect of the answer; in seconds."""
     is_decided: bool
-    """Whether all that are left differ too little to matter; otherwise time was up."""
+    """Whether none left is better than the choice by what matters; otherwise time was up."""
     standings: list[Standing]
     blocks: int
     seconds: float
@@ -289,7 +291,7 @@ class Search:
         self.default = field.question.default()
         if reason := known.forbid(self.default.workers, self.default.threads):
             raise Failed(f"the defaults cannot run here: {reason}")
-        self.race = Race(self.allowed(field.question.first()), self.simplicity)
+        self.race = Race(self.allowed(field.question.first()))
         self.tried = set(self.race.left)
 
     def allowed(self, settings: list[Setting]) -> list[Setting]:
@@ -297,10 +299,6 @@ class Search:
         reasons = {one: self.limits.forbid(one.workers, one.threads) for one in settings}
         self.refused |= {one: reason for one, reason in reasons.items() if reason}
         return [one for one, reason in reasons.items() if not reason]
-
-    def simplicity(self, setting: Setting) -> tuple[float, ...]:
-        """Return what decides between settings of equal speed: the least is preferred."""
-        return setting.workers, setting.threads, self.field.p99(setting)
 
     def run(self, until: float) -> None:
         """Race until the answer is decided or time is up."""
@@ -349,13 +347,20 @@ class Search:
         rates = self.measured_anew(choice, end)
         gain = paired(rates[choice], rates[self.default])
         answer = self.answered(gain, choice)
+        p99, limit = field.p99(answer), field.question.latency
+        if limit and p99 > limit:
+            raise Failed(
+                f"no rate was found at which {answer} keeps p99 below {limit * 1000:g} ms: at "
+                f"{median(rates[answer]):,.0f} requests a second it was {p99 * 1000:.1f} ms; "
+                "ask for a higher limit, or of a machine with less else to do"
+            )
         return Found(
             answer=answer,
             default=self.default,
             choice=choice,
             gain=gain,
             rate=median(rates[answer]),
-            p99=field.p99(answer),
+            p99=p99,
             is_decided=race.is_decided,
             standings=standings,
             blocks=race.blocks,

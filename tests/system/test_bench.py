@@ -143,7 +143,7 @@ class FieldWithFault(Field):
 def test_a_candidate_that_sleeps_leaves_within_three_blocks(tmp_path: Path) -> None:
     question = Question("memory", MIXES["mixed"])
     settings = [Setting(1, 4), Setting(1, 8), FieldWithFault.fault]
-    race = Race(settings, lambda setting: (setting.threads,))
+    race = Race(settings)
     with (
         Clients(1, question.client_cores) as clients,
         FieldWithFault(question, "memory://", tmp_path, clients) as field,

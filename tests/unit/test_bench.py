@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench import __main__ as command
 from bench import capacity, documents, report
 from bench.capacity import Demand
 from bench.contenders import COLD_FRONT, CONTENDERS, HASHER, TEXTBOOK, before
@@ -167,3 +168,16 @@ def test_nothing_of_hasher_is_imported() -> None:
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert not [name for name in ended.stdout.split() if name.split(".")[0] == "hasher"]
+
+
+def test_a_comparison_of_some_is_printed_and_replaces_no_kept_one(
+    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = (command.RESULTS / "bench.json").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["bench", "compare", "--only", HASHER["memory"]])
+    monkeypatch.setattr(command, "require", lambda **_: None)
+    monkeypatch.setattr("bench.compare.compare", lambda _: results)
+    options = command.parsed()
+    options.run(options)
+    assert capsys.readouterr().out.startswith("Measured on 2026-01-01")
+    assert (command.RESULTS / "bench.json").read_bytes() == kept

@@ -11,7 +11,6 @@ Setting = tuple[int, int]
 Surface = dict[Setting, float]
 DEFAULT = (2, 8)
 BLOCKS = 800  # of a race that noise makes long
-PAIRS = 30  # measured anew at its end
 GRID = [(workers, threads) for workers in (1, 2) for threads in (1, 2, 4, 8)]
 
 
@@ -58,12 +57,8 @@ class Machine:
         return self.surface[setting] * burst * exp(self.drift + self.chance.gauss(0, self.noise))
 
 
-def simplicity(setting: Setting) -> tuple[float, ...]:
-    return setting
-
-
 def raced(machine: Machine, blocks: int) -> Race[Setting]:
-    race = Race(list(machine.surface), simplicity)
+    race = Race(list(machine.surface))
     while race.blocks < blocks and not (race.blocks >= 3 and race.is_decided):
         while not race.add(machine.block(race.left)):
             pass
@@ -78,33 +73,47 @@ def machines() -> list[Machine]:
     ]
 
 
-@pytest.fixture(scope="module")
-def races() -> list[tuple[Machine, Race[Setting]]]:
-    """Every machine, with its race run for as long as it takes, or BLOCKS."""
-    return [(machine, raced(machine, BLOCKS)) for machine in machines()]
+@pytest.fixture(scope="module", params=[40, BLOCKS])
+def races(request: pytest.FixtureRequest) -> list[tuple[Machine, Race[Setting]]]:
+    """Every machine, with its race run until it is decided or so many blocks are done."""
+    return [(machine, raced(machine, request.param)) for machine in machines()]
 
 
 def is_near_best(surface: Surface, setting: Setting) -> bool:
     return surface[setting] >= max(surface.values()) * (1 - NEAR)
 
 
-def test_the_choice_is_the_best_or_as_good(races: list[tuple[Machine, Race[Setting]]]) -> None:
-    near = [is_near_best(machine.surface, race.choice) for machine, race in races]
-    assert sum(near) >= 0.95 * len(races)
-
-
-def test_the_gain_over_the_defaults_is_where_the_interval_says(
+def test_the_choice_of_a_decided_race_is_the_best_or_as_good(
     races: list[tuple[Machine, Race[Setting]]],
 ) -> None:
-    """It is measured anew: by what made a candidate win, its gain is exaggerated."""
+    decided = [(machine, race) for machine, race in races if race.is_decided]
+    near = [is_near_best(machine.surface, race.choice) for machine, race in decided]
+    assert len(near) > 0.6 * len(races)
+    assert sum(near) >= 0.95 * len(near)
+
+
+def test_with_the_time_that_it_takes_the_choice_is_the_best_or_as_good() -> None:
+    near = [is_near_best(one.surface, raced(one, BLOCKS).choice) for one in machines()]
+    assert sum(near) >= 0.95 * len(near)
+
+
+@pytest.mark.parametrize("pairs", [6, 30])
+def test_the_gain_over_the_defaults_is_where_the_interval_says(
+    races: list[tuple[Machine, Race[Setting]]], pairs: int
+) -> None:
+    """It is measured anew: by what made a candidate win, its gain is exaggerated.
+
+    Ten times for each machine: 160 intervals are too few to tell 95 % from 91 %.
+    """
     held = []
-    for machine, race in races:
+    for seed, (raced_on, race) in enumerate(races * 10):
         if (choice := race.choice) != DEFAULT:
-            blocks = [machine.block([choice, DEFAULT]) for _ in range(PAIRS)]
+            machine = Machine(raced_on.surface, raced_on.noise, seed)
+            blocks = [machine.block([choice, DEFAULT]) for _ in range(pairs)]
             gain = paired([x[choice] for x in blocks], [x[DEFAULT] for x in blocks])
             truth = machine.surface[choice] / machine.surface[DEFAULT]
             held.append(gain.low <= truth <= gain.high)
-    assert len(held) > 100
+    assert len(held) > 1000
     assert sum(held) >= 0.93 * len(held)
 
 
@@ -129,15 +138,27 @@ def test_when_time_is_up_the_best_is_still_open() -> None:
 
 def test_ties_are_decided_for_the_simplest() -> None:
     surface = {(2, 8): 1.0, (1, 8): 0.995, (1, 2): 1.0, (2, 2): 0.7}
-    race = raced(Machine(surface, 0.02, seed=1), BLOCKS)
+    machine, race = Machine(surface, 0.02, seed=1), Race(list(surface))
+    for _ in range(40):
+        race.add(machine.block(race.left))
     assert race.is_decided
     assert race.choice == (1, 2)
     assert (2, 2) in race.gone
 
 
+def test_what_is_somewhat_slower_keeps_no_race_open() -> None:
+    """It need not leave: it is enough that it is not better than the choice."""
+    race = Race([(1, 2), (2, 2)])
+    for noise in (0.04, -0.04) * 3:
+        race.add({(1, 2): 1.0, (2, 2): 0.96 * exp(noise)})
+    assert race.left == [(1, 2), (2, 2)]
+    assert race.is_decided
+    assert race.choice == (1, 2)
+
+
 def test_a_hopeless_candidate_leaves_at_the_first_look() -> None:
     machine = Machine({(1, 2): 1.0, (1, 8): 0.97, (2, 2): 0.05}, 0.1, seed=2)
-    race = Race(list(machine.surface), simplicity)
+    race = Race(list(machine.surface))
     for _ in range(3):
         race.add(machine.block(race.left))
     assert set(race.gone) == {(2, 2)}
@@ -145,7 +166,7 @@ def test_a_hopeless_candidate_leaves_at_the_first_look() -> None:
 
 def test_who_joins_late_is_compared_in_the_blocks_that_it_shares() -> None:
     """The machine has slowed down meanwhile, to a tenth, and that changes nothing."""
-    race = Race([(1, 1), (1, 2)], simplicity)
+    race = Race([(1, 1), (1, 2)])
     while not race.add({(1, 1): 100.0, (1, 2): 90.0}):
         pass
     race.join((1, 4))

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hasher.settings import InvalidSetting, Settings, allowed, available_cpus
+from hasher.settings import InvalidSetting, Settings, allowed
+from hasher_tune.cpus import available_cpus
 
 TOLD = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -47,6 +48,30 @@ def test_a_store_in_one_process_has_one_worker(asked: str) -> None:
 
 def test_cpus_are_those_that_this_process_may_use() -> None:
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "cpus"),
+    [
+        ({"": "max 100000"}, 8),
+        ({"": "200000 100000"}, 2),
+        ({"": "150000 100000"}, 2),
+        ({"": "10000 100000"}, 1),
+        ({"a/b": "300000 100000", "a": "max 100000"}, 3),
+        ({"a/b": "max 100000", "a": "100000 100000"}, 1),
+        ({"": "1600000 100000"}, 8),
+        ({"": "nothing of that kind"}, 8),
+        ({}, 8),
+    ],
+)
+def test_cpus_are_those_that_the_control_group_allows(
+    limits: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(f"{limit}\n")
+    assert available_cpus(tmp_path, own="/a/b\n") == cpus
 
 
 @pytest.mark.parametrize(

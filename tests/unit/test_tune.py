@@ -2,18 +2,28 @@
 
 import json
 import re
+from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hasher.settings import Settings
 from hasher_tune import answer
-from hasher_tune.clients import Answers
+from hasher_tune.clients import Answers, Clients
 from hasher_tune.limits import Limits
 from hasher_tune.race import Interval
-from hasher_tune.search import Found, Question, Setting, Standing, crossing, listed
+from hasher_tune.search import (
+    Field,
+    Found,
+    Question,
+    Search,
+    Setting,
+    Standing,
+    crossing,
+    listed,
+)
 from hasher_tune.servers import Failed
 from hasher_tune.traffic import MIXES, Mix, recorded, requests
 
@@ -52,7 +62,7 @@ def test_the_answer_begins_with_two_lines_to_paste() -> None:
     assert told[:2] == ["WEB_CONCURRENCY=1", "HASHER_THREADS=4"]
     assert told[2] == "1.20 (1.10–1.30) times the rate of the defaults (2 × 8), with 95 %."
     assert told[3] == "Expect 5,000 requests a second answered, p99 12.3 ms."
-    assert told[4] == "As good, but for 3 %: 2 × 8."
+    assert told[4] == "Not better by more than 3 %, and not certainly slower: 2 × 8."
     assert "the clients took 25% of the machine's cores" in told[-1]
 
 
@@ -115,6 +125,29 @@ def test_a_failed_request_is_infinitely_late() -> None:
     answers = Answers(2.0, [0.001] * 97 + [inf] * 3)
     assert answers.rate == 48.5
     assert answers.p99 == inf
+
+
+class Late(Field):
+    """Services that always answer too late; none runs."""
+
+    def measure(self, setting: Setting) -> float:
+        self.answers[setting].append(Answers(1.0, [0.0626] * 100))
+        return 10.0
+
+
+def test_no_rate_is_recommended_at_which_p99_is_above_the_limit(tmp_path: Path) -> None:
+    clients = cast("Clients", None)
+    field = Late(replace(QUESTION, latency=0.02), "memory://", tmp_path, clients)
+    search = Search(field, Limits(files=10_000, store=None, clients=32), say=lambda _: None)
+    while not search.race.is_decided:
+        search.block()
+    with pytest.raises(Failed, match=r"below 20 ms: at 10 requests a second it was 62\.6 ms"):
+        search.finish(begin=0.0, end=0.0)
+
+
+def test_the_defaults_follow_a_limit_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hasher_tune.search.available_cpus", lambda: 1)
+    assert Question("sqlite", MIXES["reads"], cores="0-7").default() == Setting(1, 8)
 
 
 def test_settings_beyond_a_limit_are_refused() -> None:
