@@ -15,16 +15,17 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from leader_worker.lane import Environ, Request
+from leader_worker.lane import Environ
 from leader_worker.poller import poller
 from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
+from leader_worker.unfinished import Unfinished
 
 CROWD = 2048  # connections accepted at most before a stop: gunicorn's backlog
+GRACE = 1.0  # seconds for which a request that does not get on keeps its room
 GROWTH = 4  # a round of accepting adds a quarter of the present connections
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
-PART = 64  # bytes that Python needs for a part of a request, beside the part itself
 PAUSE = 0.05  # seconds until accepting is tried again after it has failed
 YIELD = 0.002  # seconds that a worker with fewer connections has to take the next one
 UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
@@ -43,14 +44,13 @@ class Connection:
         "environ",
         "greeted",
         "held",
-        "missing",
         "number",
-        "parts",
         "polled",
-        "request",
+        "postponed",
         "response",
         "server",
         "sock",
+        "unfinished",
         "unread",
     )
 
@@ -65,27 +65,20 @@ class Connection:
         """Whether a TLS handshake is done, or not needed."""
         self.unread = b""
         """What was received after the previous request, and was not looked at."""
-        self.parts: list[bytes] = []
-        """What was received of an unfinished request."""
-        self.request: Request | None = None
-        """The unfinished request, if its head is whole; `missing` bytes of its body are missing."""
-        self.missing = 0
+        self.unfinished: Unfinished | None = None
+        """A request of which more has yet to come."""
+        self.held = 0
+        """How many bytes it has of the worker's room for unfinished requests."""
         self.response: Any = None
         """The answer to the current request."""
-        self.held = 0
-        """How many bytes it has of the worker's unfinished ones."""
         self.count = 0
         """How many requests gunicorn's parser has read."""
         self.deadline = 0.0
         self.polled = False
         self.discards = False
         """Whether its last answer is sent, and what it still sends is discarded."""
-
-    def joined(self) -> bytes:
-        """Return what was received of an unfinished request, and forget it."""
-        data = b"".join(self.parts)
-        self.parts, self.request = [], None
-        return data
+        self.postponed = 0.0
+        """Since when it has waited for a thread, or 0."""
 
 
 class Connections:
@@ -118,12 +111,14 @@ class Connections:
         self,
         welcome: Callable[[Any], Callable[[Any, Any], Connection]],
         note_stall: Callable[[], None],
+        try_again: Callable[[], None],
     ) -> None:
         """Begin. `welcome(listener)` returns what makes a Connection of an accepted socket.
 
-        `note_stall` is called for each client that stalled in the head of a request.
+        `note_stall` is called for each client that stalled in the head of a request, and
+        `try_again` by the leader once a second.
         """
-        self._note_stall = note_stall
+        self._note_stall, self._try_again = note_stall, try_again
         self._connect = {listener: welcome(listener) for listener in self.listeners}
         for listener in self.listeners:
             listener.settimeout(0)
@@ -149,10 +144,10 @@ class Connections:
         """Let this thread's connection be idle, for `seconds` at most."""
         now = monotonic()
         conn.deadline = now + seconds
-        if self._stopping and conn.request is None:
-            conn.deadline = min(conn.deadline, self._last_moment)
-            if conn.deadline <= now:  # however often a client sends a byte of its head
-                self.end(conn)
+        if self._stopping:
+            conn.deadline = min(conn.deadline, self._farewell_of(conn))
+            if conn.deadline <= now:  # however often a client sends a byte
+                self._expire(conn)
                 return
         if not conn.polled:
             conn.polled = True
@@ -166,16 +161,25 @@ class Connections:
         """
         self._again.append(conn)
 
-    def release(self, conn: Connection) -> None:
-        """Count no bytes of this connection as unfinished any more."""
-        if conn.held:
-            self._unfinished -= conn.held
-            conn.held = 0
+    def take_unfinished(self, conn: Connection) -> bytes:
+        """Return what was received of an unfinished request, which leaves its room."""
+        unfinished, conn.unfinished = conn.unfinished, None
+        self._release(conn)
+        return unfinished.joined() if unfinished else b""
+
+    def _release(self, conn: Connection) -> None:
+        self._unfinished -= conn.held
+        conn.held = 0
+
+    def has_waiting(self) -> bool:
+        """Return whether a client waits for the leader, if no thread leads."""
+        return bool(self._ready or self._again or self._fresh or self._poller.wait(0, 1))
 
     def end(self, conn: Connection) -> None:
         """Close this thread's connection."""
         self.unpoll(conn)
-        self.release(conn)
+        if conn.held:
+            self._release(conn)
         if self._numbers.get(conn.number) is conn:
             del self._numbers[conn.number]
         with suppress(OSError):
@@ -217,20 +221,39 @@ class Connections:
         self._current = conn = queue.popleft()
         return conn
 
-    def hold(self, conn: Connection, size: int) -> bool:
-        """Count a part of an unfinished request; return False if there is no room for it."""
-        size += PART
-        if self._unfinished + size > UNFINISHED:
+    def hold(self, conn: Connection, unfinished: Unfinished) -> bool:
+        """Let a connection hold an unfinished request; return False if there is no room for it.
+
+        Clients whose requests do not get on make room.
+        """
+        more = unfinished.size - conn.held
+        while self._unfinished + more > UNFINISHED:
+            if not self._cut_slowest():
+                return False
+        self._unfinished += more
+        conn.held, conn.unfinished = unfinished.size, unfinished
+        return True
+
+    def _cut_slowest(self) -> bool:
+        """Cut the client that holds the most room for the longest; return False if all get on."""
+        now = monotonic()
+        late = {
+            conn: now - conn.unfinished.since
+            for conn in list(self.idle)
+            if conn.unfinished and now - conn.unfinished.since > GRACE
+        }
+        slowest = max(late, key=lambda conn: late[conn] * conn.held, default=None)
+        if slowest is None or not self._claim(slowest):
             return False
-        self._unfinished += size
-        conn.held += size
+        self.log.warning("Cut a slow client: others needed the room that its request held.")
+        self._expire(slowest)
         return True
 
     def _poll(self) -> None:
         """Find connections that are ready, and claim them before making room for new ones."""
         now = monotonic()
         if self._stopping and not self.closed:
-            self._close_listeners(now)
+            self._close_listeners()
             return
         if not self._listens and not self.closed and now >= self._next_accept:
             self._listen()
@@ -277,16 +300,25 @@ class Connections:
         self._next_look = now + LOOK
         for conn in list(self.idle):
             if conn.deadline <= now and self._claim(conn):
-                if conn.request is not None:
-                    conn.sock.stalled = True  # so that reading its body raises Stalled
-                    self._ready.append(conn)
-                else:
-                    self._cut(conn)
+                self._expire(conn)
+        self._try_again()
 
-    def _cut(self, conn: Connection) -> None:
-        if conn.parts or not (conn.greeted or conn.discards):
+    def _expire(self, conn: Connection) -> None:
+        """End a connection whose client has had its time; the rest of a body is refused first."""
+        self._release(conn)
+        if conn.unfinished is not None and conn.unfinished.request is not None:
+            conn.sock.stalled = True  # so that reading its body raises Stalled
+            self._again.append(conn)
+            return
+        if conn.unfinished or not (conn.greeted or conn.discards):
             self._note_stall()
         self.end(conn)
+
+    def _farewell_of(self, conn: Connection) -> float:
+        """Return until when a connection may stay while the worker stops."""
+        if conn.unfinished is None or conn.unfinished.request is None:
+            return self._last_moment
+        return max(self._last_moment, conn.unfinished.since + FAREWELL)
 
     def _listen(self) -> None:
         for listener in self.listeners:
@@ -346,7 +378,7 @@ class Connections:
         self.end(conn)
         return True
 
-    def _close_listeners(self, now: float) -> None:
+    def _close_listeners(self) -> None:
         """Accept the queued connections, which closing would reset, and close the listeners.
 
         Idle connections stay for a moment: a request that is on its way is answered.
@@ -360,6 +392,6 @@ class Connections:
             listener.close()
         self._listens, self.listeners = False, []
         for conn in list(self.idle):
-            conn.deadline = min(conn.deadline, now + FAREWELL)
+            conn.deadline = min(conn.deadline, self._farewell_of(conn))
         self.closed = True
         self._share.leave()

@@ -42,7 +42,7 @@ class Lead:
         """Return whether this thread leads."""
         return self._leader == get_ident()
 
-    def free_for(self) -> float:
-        """Return for how many seconds no thread has led: 0 if one leads."""
+    def free_since(self) -> float:
+        """Return since when no thread has led: now if one leads."""
         since = self._free_since
-        return 0.0 if self._leader is not None else monotonic() - since
+        return monotonic() if self._leader is not None else since

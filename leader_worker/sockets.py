@@ -33,9 +33,9 @@ class Waiting:
 
     def wait(self, event: int) -> None:
         """Wait until the client can be read from, or written to. Stalled if it stalls."""
-        self.hand_over()
         if self.waits_since is None:
             self.waits_since = monotonic()
+        self.hand_over()
         if self.stalled and event == select.POLLIN:
             raise Stalled
         poll = select.poll()

@@ -31,8 +31,11 @@ from leader_worker.lead import Lead
 from leader_worker.refusals import Busy, refusal_of, whole_response
 from leader_worker.response import Response
 from leader_worker.sockets import STALL, LeadersSocket, Stalled, TLSSocket
+from leader_worker.unfinished import Unfinished
 
 BEFORE_WAIT = "leader_worker.before_wait"  # in the environ
+FEWEST = 2  # threads, so that one is left for whole requests if a client is slow
+PATIENCE = 2.0  # seconds that requests wait if clients hold all threads
 LINGER = 1.0  # seconds for which bytes that come after the last answer are discarded
 POSTPONED = 128  # connections that may wait for a thread
 RECEIVE = 64 * 1024
@@ -49,12 +52,13 @@ class Threads:
         self.keepalive: float = worker.cfg.keepalive
         self.lane = Lane(worker.cfg)
         self.tls = worker.tls
-        self.most_slow = max(1, worker.cfg.threads - 1)
+        self.count = max(FEWEST, worker.cfg.threads)
+        self.most_slow = self.count - 1
         self.slow: set[object] = set()
         """An object for each thread that may wait for the rest of a request."""
-        self.postponed: deque[tuple[float, Connection]] = deque()
-        """Connections that wait for such a thread, and since when."""
-        connections.listen(self.welcome, self.note_stall)
+        self.postponed: deque[Connection] = deque()
+        """Connections that wait for such a thread."""
+        connections.listen(self.welcome, self.note_stall, self.try_again)
 
     def welcome(self, listener: Any) -> Callable[[socket.socket, Any], Connection]:
         """Return a function that makes a Connection of a socket that `listener` has accepted."""
@@ -99,7 +103,7 @@ class Threads:
         if conn.discards:
             self.discard(conn)
         elif conn.sock.stalled:
-            self.answer_by_gunicorn(conn, conn.joined())
+            self.answer_by_gunicorn(conn, self.connections.take_unfinished(conn))
         elif conn.unread:
             data, conn.unread = conn.unread, b""
             self.read(conn, data)
@@ -124,56 +128,55 @@ class Threads:
             self.connections.keep(conn, STALL)
         elif not data:
             self.end_of_input(conn)
-        elif not conn.parts:
+        elif conn.unfinished is None:
             self.read(conn, data)
         else:
-            self.receive_more(conn, data)
+            self.receive_more(conn, conn.unfinished, data)
 
-    def receive_more(self, conn: Connection, data: bytes) -> None:
+    def receive_more(self, conn: Connection, unfinished: Unfinished, data: bytes) -> None:
         """Add `data` to an unfinished request, and answer it if it is whole."""
-        conn.parts.append(data)
-        conn.missing -= len(data)
-        request = conn.request
-        if request is not None and conn.missing > 0:
-            self.wait_for_more(conn, len(data))
-            return
-        self.connections.release(conn)
+        unfinished.add(data)
+        request = unfinished.request
         if request is None:
-            self.read(conn, conn.joined())
+            self.read(conn, self.connections.take_unfinished(conn), unfinished.since)
+        elif unfinished.missing > 0:
+            self.wait_for_more(conn, unfinished)
         else:
-            self.answer(conn, request, conn.joined())
+            self.answer(conn, request, self.connections.take_unfinished(conn))
 
     def end_of_input(self, conn: Connection) -> None:
         """End a connection whose client sends no more. A request that is cut short is refused."""
-        if conn.parts:
-            self.answer_by_gunicorn(conn, conn.joined())
+        if conn.unfinished:
+            self.answer_by_gunicorn(conn, self.connections.take_unfinished(conn))
         else:
             self.connections.end(conn)
 
-    def read(self, conn: Connection, data: bytes) -> None:
-        """Answer the request that starts `data`, or wait for the rest of it."""
+    def read(self, conn: Connection, data: bytes, since: float | None = None) -> None:
+        """Answer the request that starts `data`, or wait for the rest of it.
+
+        `since` is the time from which on it has not got on, if some of it came before.
+        """
         end = data.find(b"\r\n\r\n")
         if self.lane.closed or (end < 0 and not can_wait(data)):
             self.leave_to_gunicorn(conn, data)
         elif end < 0:
-            conn.parts = [data]
-            self.wait_for_more(conn, len(data))
+            self.wait_for_more(conn, Unfinished(data, None, since))
         else:
             request = self.lane.read(data, end, conn.environ)
             if request is None:
                 self.leave_to_gunicorn(conn, data)
             elif request.end > len(data):
-                conn.parts, conn.request = [data], request
-                conn.missing = request.end - len(data)
-                self.wait_for_more(conn, len(data))
+                self.wait_for_more(conn, Unfinished(data, request, since))
             else:
                 self.answer(conn, request, data)
 
-    def wait_for_more(self, conn: Connection, size: int) -> None:
-        """Wait without a thread for the rest of a request, of which `size` more bytes have come."""
-        if not self.connections.hold(conn, size):
-            self.leave_to_gunicorn(conn, conn.joined())
+    def wait_for_more(self, conn: Connection, unfinished: Unfinished) -> None:
+        """Wait for the rest of a request, without a thread if there is room for it."""
+        if not self.connections.hold(conn, unfinished):
+            self.connections.take_unfinished(conn)
+            self.leave_to_gunicorn(conn, unfinished.joined())
             return
+        conn.postponed = 0.0
         if conn.sock.pending():
             self.take_turns(conn)  # since no poller tells of what is left of a TLS record
         else:
@@ -201,6 +204,7 @@ class Threads:
         elif len(self.slow) >= self.most_slow:
             self.postpone(conn, data)
         else:
+            conn.postponed = 0.0
             place = object()
             self.slow.add(place)
             try:
@@ -213,35 +217,39 @@ class Threads:
         """Let a connection wait for a thread. Busy if too many wait already."""
         if len(self.postponed) >= POSTPONED:
             raise Busy
-        self.connections.release(conn)
         self.connections.unpoll(conn)
         conn.unread = data
-        self.postponed.append((monotonic(), conn))
+        conn.postponed = conn.postponed or monotonic()
+        self.postponed.append(conn)
         if len(self.slow) < self.most_slow:
             self.resume()  # a thread may have looked for it just before
 
     def resume(self) -> None:
         """Queue the connection that was postponed first."""
         with suppress(IndexError):
-            _, conn = self.postponed.popleft()
-            self.take_turns(conn)
+            self.take_turns(self.postponed.popleft())
 
     def use_free_places(self) -> None:
         """Go on with connections that were postponed, one for each thread that may wait for one."""
         for _ in range(self.most_slow - len(self.slow)):
             self.resume()
 
-    def are_starved(self) -> bool:
-        """Return whether a request has waited for a thread for too long."""
-        try:
-            since, _ = self.postponed[0]
-        except IndexError:
-            return self.lead.free_for() > STALL
-        return monotonic() - since > STALL
+    def try_again(self) -> None:
+        """Go on with all connections that were postponed: there may be room for them now."""
+        for _ in range(len(self.postponed)):
+            self.resume()
+
+    def starved_since(self) -> float | None:
+        """Return since when a request has waited for a thread, or None if that is not too long."""
+        now = monotonic()
+        free_since = self.lead.free_since()
+        if now - free_since > PATIENCE and self.connections.has_waiting():
+            return free_since
+        waiting = next((conn.postponed for conn in list(self.postponed)), now)
+        return waiting if now - waiting > STALL else None
 
     def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
         """Answer the request that starts `data`, read by gunicorn's parser."""
-        self.connections.release(conn)
         conn.response = None
         conn.count += 1
         unreader = SocketUnreader(conn.sock)
@@ -320,7 +328,7 @@ class Threads:
         with suppress(OSError):
             socket.socket.shutdown(conn.sock, socket.SHUT_WR)
         if conn.discards or conn.unread or has_come(conn.sock):
-            conn.discards, conn.unread, conn.parts = True, b"", []
+            conn.discards, conn.unread = True, b""
             self.connections.keep(conn, LINGER)
         else:
             self.connections.end(conn)

@@ -125,7 +125,7 @@ class Worker(BaseWorker):
     def run(self) -> None:
         """Start the threads, wait until the worker is to stop, and let requests in hand end."""
         self.threads = threads = Threads(self, self.connections, self.lead)
-        for number in range(self.cfg.threads):
+        for number in range(threads.count):
             Thread(target=threads.serve, name=f"requests-{number}", daemon=True).start()
         while self.alive and self.has_parent():
             self.look_after(1.0)
@@ -133,6 +133,7 @@ class Worker(BaseWorker):
         self.connections.stop()
         deadline = monotonic() + self.cfg.graceful_timeout
         while self.is_busy() and monotonic() < deadline:
+            self.cut_slow_clients(monotonic() - STALL, "the worker stops")
             self.look_after(0.02)
 
     def has_parent(self) -> bool:
@@ -149,20 +150,19 @@ class Worker(BaseWorker):
     def look_after(self, seconds: float) -> None:
         """Tell the master that this worker lives, then wait `seconds` for a signal."""
         self.notify()
-        if self.threads.are_starved():
-            self.cut_slow_clients()
+        if (since := self.threads.starved_since()) is not None:
+            self.cut_slow_clients(since, "others waited for their threads")
         if select.select([self.PIPE[0]], [], [], seconds)[0]:
             os.read(self.PIPE[0], 4096)
 
-    def cut_slow_clients(self) -> None:
-        """Cut clients that have held a thread for long, since others wait for one.
+    def cut_slow_clients(self, since: float, reason: str) -> None:
+        """Cut clients that have held a thread since before `since`.
 
         Otherwise a client that sends or takes a byte now and then would keep its thread forever.
         """
-        since = monotonic() - STALL
         slow = [conn.sock for conn in list(self.connections.all) if conn.sock.has_waited(since)]
         if slow:
-            self.log.warning("Cut %d slow clients: others waited for their threads.", len(slow))
+            self.log.warning("Cut %d slow clients: %s.", len(slow), reason)
         for connection in slow:
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)

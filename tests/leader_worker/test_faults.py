@@ -97,6 +97,33 @@ def test_who_waits_for_a_thread_is_answered(server: Server) -> None:
     until(server.is_well)
 
 
+def test_with_one_thread_a_slow_client_delays_nobody(tmp_path: Path) -> None:
+    """Nor is it cut, since nobody else needs its place."""
+    with Server(tmp_path, "--threads", "1") as server, clients(server, 1, CHUNKS) as slow:
+        for _ in range(8):
+            slow[0].send(b"1\r\nx\r\n")
+            time.sleep(1)  # in all, longer than a client that stalls has
+            assert server.is_well()
+        slow[0].send(b"0\r\n\r\n")
+        assert slow[0].content() == b"x" * 8
+        assert "Cut" not in server.log
+
+
+def test_all_threads_are_held_as_long_as_nobody_waits_for_one(tmp_path: Path) -> None:
+    options, large = ("--threads", "2"), request("/large?30000000")
+    with Server(tmp_path, *options) as server, clients(server, 2, large) as slow:
+
+        def sip() -> None:
+            for client in slow:
+                client.socket.recv(40_000)
+
+        with meanwhile(sip):
+            time.sleep(7)  # longer than those who wait would let them
+            assert "Cut" not in server.log
+            assert server.is_well()
+        assert "slow clients: others waited for their threads." in server.log
+
+
 def test_a_chunk_that_ends_as_a_body_does_holds_no_more_threads(server: Server) -> None:
     with clients(server, MANY, CHUNKS + b"ff\r\nx\r\n0\r\n\r\n"):
         for _ in range(20):
@@ -213,6 +240,38 @@ def test_unfinished_requests_beyond_the_room_for_them_are_read_by_threads(tmp_pa
         for client in slow:
             client.send(b"y")
         assert {client.content()[-1:] for client in slow} == {b"y"}
+
+
+def test_clients_that_drip_make_room_for_others(tmp_path: Path) -> None:
+    """Bodies that fill the room, and every thread, before their clients slow down."""
+    drips = HEAD + b"Content-Length: 1000000\r\n\r\n" + b"x" * 90_000
+    sent = request("/echo", body=b"x" * 100_000, method="POST")
+    with Server(tmp_path, "--threads", "3") as server, clients(server, 200, drips) as slow:
+
+        def drip() -> None:
+            for client in slow:
+                client.send(b"x")
+
+        with meanwhile(drip):
+            for _ in range(3):
+                with server.connect() as client:
+                    client.send(sent[:-1])
+                    assert server.is_well()
+                    client.send(sent[-1:])
+                    assert len(client.content()) == 100_000
+        assert "Cut a slow client: others needed the room that its request held." in server.log
+        assert "others waited for their threads" not in server.log  # which takes longer
+
+
+def test_a_slow_line_has_its_time_if_there_is_room(server: Server) -> None:
+    """However long it takes: longer than a client that stalls, and than one that drips has."""
+    sent = request("/echo", body=b"x" * 100_000, method="POST")
+    with server.connect() as client:
+        for part in range(0, len(sent), 16_000):
+            client.send(sent[part : part + 16_000])
+            time.sleep(1)  # is what the line is like
+            assert server.is_well()
+        assert len(client.content()) == 100_000
 
 
 def test_what_was_unfinished_once_takes_no_room(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.leader_worker.load import Load
 from tests.leader_worker.server import HELLO, Server
 from tests.leader_worker.test_answers import request
+from tests.leader_worker.test_faults import clients
 from tests.support.servers import until
 from tests.support.service import is_running
 
@@ -79,15 +80,16 @@ def test_a_stop_ends_though_every_thread_is_held(tmp_path: Path) -> None:
 
 
 def test_those_who_have_connected_before_a_stop_are_answered(tmp_path: Path) -> None:
-    with Server(tmp_path, "--threads", "1") as server, server.connect() as busy:
+    with Server(tmp_path, "--threads", "2") as server, clients(server, 2, b"") as busy:
         assert server.is_well()
-        busy.send(b"GET /wait?1 HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(0.2)  # by then the only thread waits in the application
+        for client in busy:
+            client.send(request("/wait?1"))
+        time.sleep(0.2)  # by then all threads wait in the application
         queued = [server.connect() for _ in range(700)]
         for client in queued:
             client.send(HELLO)
         server.signal(signal.SIGTERM)
-        assert busy.content() == b"waited"
+        assert [client.content() for client in busy] == [b"waited"] * 2
         assert [client.content() for client in queued] == [b"hello"] * 700
         for client in queued:
             client.close()
@@ -160,16 +162,25 @@ def test_a_worker_whose_master_is_killed_ends(tmp_path: Path) -> None:
         until(partial(has_ended, worker))
 
 
-def test_a_head_that_drips_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+DRIPS = {
+    "head": (b"GET / HTTP/1.1\r\nX: ", b"x"),
+    "body": (request("/echo", "Content-Length: 99999"), b"x"),
+    "chunks": (request("/echo", "Transfer-Encoding: chunked"), b"1\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", DRIPS)
+def test_what_drips_does_not_hold_up_the_stop(tmp_path: Path, kind: str) -> None:
+    start, drip = DRIPS[kind]
     options = ("--graceful-timeout", "60")
     with Server(tmp_path, *options) as server, server.connect() as client:
-        client.send(b"GET / HTTP/1.1\r\nX: ")
+        client.send(start)
         assert server.is_well()
         server.signal(signal.SIGTERM)
         deadline = time.monotonic() + 30
         while server.process.poll() is None:
             assert time.monotonic() < deadline
             with suppress(OSError):
-                client.send(b"x")
+                client.send(drip)
             time.sleep(0.05)  # between two drips
         assert server.process.wait() == 0

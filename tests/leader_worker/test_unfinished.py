@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from leader_worker.connections import UNFINISHED, Connection, Connections
 from leader_worker.lane import is_whole
 from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket
+from leader_worker.unfinished import PROGRESS, Unfinished
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -24,13 +26,30 @@ def test_the_smallest_parts_count_with_all_the_memory_that_they_need() -> None:
     ours, theirs = socket.socketpair()
     with LeadersSocket(fileno=ours.detach()) as wrapped, theirs:
         connections = Connections([], 1, Share(Worker()), logging.getLogger())
-        conn, parts = Connection(wrapped, None, None, {}), 0
-        while connections.hold(conn, 1):
-            parts += 1
+        conn = Connection(wrapped, None, None, {})
+        unfinished = Unfinished(b"x", None, None)
+        while connections.hold(conn, unfinished):
+            unfinished.add(b"x")
         pointer = 8  # in the list of parts
-        assert 0 < parts * (sys.getsizeof(b"x") + pointer) <= UNFINISHED
-        connections.release(conn)
-        assert connections.hold(conn, UNFINISHED // 2)
+        parts = len(unfinished.parts)
+        assert 1 < parts * (sys.getsizeof(b"x") + pointer) <= UNFINISHED
+        assert connections.take_unfinished(conn) == b"x" * parts
+        assert connections.hold(conn, Unfinished(bytes(UNFINISHED // 2), None, None))
+
+
+def test_what_comes_makes_up_for_the_time_before_by_its_share() -> None:
+    long_ago = time.monotonic() - 100
+    dripping = Unfinished(bytes(PROGRESS), None, long_ago)
+    for _ in range(10):
+        dripping.add(b"x")
+    assert dripping.since < long_ago + 1
+    dripping.add(bytes(PROGRESS // 2))
+    assert long_ago + 49 < dripping.since < long_ago + 60
+    dripping.add(bytes(PROGRESS))
+    assert dripping.since > long_ago + 99
+    large = Unfinished(bytes(80 * PROGRESS), None, long_ago)
+    large.add(bytes(PROGRESS))
+    assert long_ago + 9 < large.since < long_ago + 20
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,19 @@ def test_a_stop_answers_what_is_in_flight(service: Service) -> None:
     assert answer is not None
     assert answer.status == 201
     assert service.process.wait(10) == 0
+
+
+def test_a_body_that_drips_makes_room_and_is_told_so(service: Service) -> None:
+    """Others, which fill the room for bodies that come slowly, need it."""
+    head = SLOW_POST.replace(b"Length: 4", b"Length: 1000000")
+    with ExitStack() as stack:
+        slow = [stack.enter_context(service.connect()) for _ in range(200)]
+        for client in slow:
+            client.send(head + b"x" * 90_000)
+        until(lambda: "Cut a slow client: others needed the room" in service.log)
+        service.assert_well()
+        answers = (client.receive() for client in slow)
+        assert next(answer.status for answer in answers if answer) == 408
 
 
 @pytest.mark.parametrize("part", STALLED)
