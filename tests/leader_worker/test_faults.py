@@ -252,6 +252,7 @@ def test_clients_that_drip_make_room_for_others(tmp_path: Path) -> None:
             for client in slow:
                 client.send(b"x")
 
+        await_turns(server)  # by then there is no room
         with meanwhile(drip):
             for _ in range(3):
                 with server.connect() as client:
