@@ -19,6 +19,7 @@ from hasher.web.application import Application
 from hasher.web.bulk import BulkReader
 from hasher.web.health import Readiness, health
 from hasher.web.middleware import Middleware
+from hasher.web.responses import caching
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None, *, store: Driver | None = None)
     app.config["MAX_BULK_BYTES"] = settings.max_bulk_bytes
     app.config["MAX_BULK_MESSAGES"] = settings.max_bulk_messages
     app.config["WRITE_TOKENS"] = settings.tokens
+    app.config["CACHING"] = caching(settings.max_age)
 
     app.extensions["messages"] = Messages(driver, current)
     app.extensions["bulk"] = BulkReader(settings)

@@ -29,12 +29,11 @@ def post_message() -> Response:
 
 def post_messages(environ: Environ) -> Response:
     """Store the messages in the lines of the body: 200 with the digest of each."""
-    digests = bytearray()
     with bulk_reader().messages(environ) as found:
+        digests = store().allowed(found)
         for batch in batches(found):
-            stored, _ = store().put_many(batch)
-            digests += bytes.fromhex("".join(stored))
-    return responses.digests_response(bytes(digests))
+            store().put_many(batch)
+    return responses.digests_response(digests)
 
 
 @messages.get("/messages/<digest:digest>")
@@ -53,7 +52,7 @@ def get_text(digest: str) -> Response:
 
 
 def read(digest: str) -> bytes:
-    """Return the stored message; 404 if there is none."""
+    """Return the stored message; 404 if there is none, 410 if it was taken down."""
     message = store().get(digest)
     if message is None:
         abort(404)

@@ -14,6 +14,7 @@ from hasher.stores.memory import MemoryLocation
 from hasher_tune.cpus import available_cpus
 
 MiB = 1024 * 1024
+YEAR = 365 * 24 * 60 * 60  # seconds
 # What a bearer token can consist of (RFC 6750, section 2.1), one or several.
 TOKENS = r"^[A-Za-z0-9._~+/-]+=*( *, *[A-Za-z0-9._~+/-]+=*)*\Z"
 
@@ -36,6 +37,7 @@ class Settings(
         "max_bulk_bytes": "HASHER_MAX_BULK_BYTES",
         "max_bulk_messages": "HASHER_MAX_BULK_MESSAGES",
         "write_tokens": "HASHER_WRITE_TOKENS",
+        "max_age": "HASHER_MAX_AGE",
         "access_log": "HASHER_ACCESS_LOG",
         "metrics": "HASHER_METRICS",
         "web_concurrency": "WEB_CONCURRENCY",
@@ -80,6 +82,14 @@ class Settings(
             "empty: everybody may store",
         ),
     ] = ""
+    max_age: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=YEAR,
+            description="for how many seconds caches and browsers may keep a message",
+        ),
+    ] = YEAR
     access_log: Annotated[
         Literal["json", "text", "off"],
         Meta(description="a line on standard output for each request"),

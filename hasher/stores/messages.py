@@ -4,7 +4,7 @@ The name of a message is its SHA-256 (FIPS 180-4), as 64 lowercase hexadecimal c
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from time import perf_counter
 from typing import Protocol, Self, TypeVar
@@ -18,6 +18,7 @@ log = logging.getLogger("hasher.stores")
 
 NEW, MENDED = Outcome.NEW, Outcome.MENDED
 BATCH_MESSAGES, BATCH_BYTES = 25_000, 4 * 1024 * 1024  # either ends a batch
+SIZE = 32  # bytes of a digest
 LARGE = 1024 * 1024  # bytes that take as long to hash as many requests take to answer
 
 
@@ -147,12 +148,27 @@ class Messages:
             caller.before_wait()
         return verified(message, digest)
 
-    def removed_of(self, messages: Iterable[bytes]) -> list[str]:
-        """Return the digests of those of `messages` that an operator has taken down."""
+    def allowed(self, messages: Iterable[bytes]) -> bytes:
+        """Return the digests of `messages`, 32 bytes each, in their order.
+
+        TakenDown names the first that an operator has taken down. All are hashed before the store
+        is asked.
+        """
         caller = self._caller()
         caller.before_wait()
-        digests = [sha256(message).hexdigest() for message in messages]
-        return self._timed(caller, "removed_of", self.driver.removed_of, digests)
+        names = bytearray()
+        for message in messages:
+            names += sha256(message).digest()
+        for start in range(0, len(names), BATCH_MESSAGES * SIZE):
+            part = names[start : start + BATCH_MESSAGES * SIZE].hex("|", SIZE).split("|")
+            removed = {*self._timed(caller, "removed_of", self.driver.removed_of, part)}
+            if removed:
+                raise TakenDown(next(digest for digest in part if digest in removed))
+        return bytes(names)
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        """Return those of `digests` whose messages an operator has taken down."""
+        return self.driver.removed_of(digests)
 
     def remove(self, tombstone: Tombstone) -> Outcome:
         """Take down the message that `tombstone` names.

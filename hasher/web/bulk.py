@@ -14,8 +14,11 @@ import msgspec
 from flask import abort
 
 from hasher.settings import Settings
+from hasher.stores import TakenDown
+from hasher.stores.messages import digest_of
 from hasher.telemetry.record import Environ, current
 from hasher.web.bodies import POST, discard_body, from_json, read_body, utf8
+from hasher.web.errors import TAKEN_DOWN
 
 NEWLINE = b"\n"
 PIECE = 256 * 1024  # bytes of lines decoded at once: other threads wait meanwhile
@@ -37,13 +40,13 @@ class BulkReader:
         self._turn = Lock()
 
     @contextmanager
-    def messages(self, environ: Environ) -> Iterator[Iterator[bytes]]:
-        """Yield the messages in the lines of the body, as UTF-8, in their order, all of them valid.
+    def messages(self, environ: Environ) -> Iterator["Lines"]:
+        """Yield the messages in the lines of the body.
 
-        Aborts as `read_body` does, with 400 and the number of a line that has no message, with 413
-        if there are too many lines or a message is too large, and with 503 if too many bulk
-        requests are in hand. The body is read even then: otherwise a client that is still sending
-        it would see its connection reset, and no answer.
+        Aborts as `read_body` does, with 413 if there are too many lines, and with 503 if too many
+        bulk requests are in hand. The body is read even then: otherwise a client that is still
+        sending it would see its connection reset, and no answer. If a message turns out to be taken
+        down, it aborts with 410 and the number of the line.
         """
         current().before_wait()
         if not self._slots.acquire(blocking=False):
@@ -52,16 +55,40 @@ class BulkReader:
         try:
             body = read_body(environ, self._max_bytes)
             with self._turn:
-                yield self._validated(body)
+                yield self._lines(body)
+        except TakenDown as error:
+            abort(410, f"line {line_of(error.digest, body)}: {TAKEN_DOWN}")
         finally:
             self._slots.release()
 
-    def _validated(self, body: bytes) -> Iterator[bytes]:
+    def _lines(self, body: bytes) -> "Lines":
         if lines_in(body) > self._max_lines:
             abort(413, f"The body is over the limit of {self._max_lines} lines.")
-        if not sum(map(len, decoded(body, self._max_message_bytes))):
+        if not body.strip():
             abort(400, "The body is empty.")
-        return chain.from_iterable(decoded(body, self._max_message_bytes))
+        return Lines(body, self._max_message_bytes)
+
+
+class Lines:
+    """The messages in the lines of `body`, as UTF-8, in their order, as often as they are iterated.
+
+    Aborts with 400 and the number of a line that has no message, and with 413 if a message is over
+    `limit` bytes.
+    """
+
+    def __init__(self, body: bytes, limit: int) -> None:
+        self._body, self._limit = body, limit
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return an iterator over the messages, which decodes a piece of the body at a time."""
+        return chain.from_iterable(decoded(self._body, self._limit))
+
+
+def line_of(digest: str, body: bytes) -> int:
+    """Return the number of the first line whose message has this digest."""
+    lines = (line for piece in pieces(body) for line in piece.removesuffix(NEWLINE).split(NEWLINE))
+    named = (line.strip() and digest_of(from_json(line)) for line in lines)
+    return next(number for number, name in enumerate(named, 1) if name == digest)
 
 
 def lines_in(body: bytes) -> int:

@@ -3,10 +3,11 @@
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, Unauthorized
 
-from hasher.stores import DamagedMessage, Driver, StoreFull, Unusable
+from hasher.stores import DamagedMessage, Driver, StoreFull, TakenDown, Unusable
 from hasher.telemetry.record import RequestRecord, current
 from hasher.web.responses import ANY_ORIGIN, NO_STORE, json_response
 
+TAKEN_DOWN = "This message was taken down."
 # In place of werkzeug's own texts, which speak of browsers and spelling.
 SENTENCES = {
     400: "The request could not be understood.",
@@ -18,6 +19,7 @@ SENTENCES = {
 def register(app: Flask, driver: Driver) -> None:
     """Register a handler for everything that can be raised in a request."""
     app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(TakenDown, taken_down)
     app.register_error_handler(StoreFull, store_full)
     app.register_error_handler(Unusable, unusable)
     app.register_error_handler(DamagedMessage, damaged)
@@ -64,6 +66,11 @@ def sentence_for(error: HTTPException, status: int) -> str:
     if error.description and error.description != type(error).description:
         return error.description
     return SENTENCES.get(status, SENTENCES[400 if status < 500 else 500])
+
+
+def taken_down(_: TakenDown) -> Response:
+    """Return 410: an operator has taken the message down."""
+    return error_response(410, TAKEN_DOWN)
 
 
 def fault(kind: str) -> RequestRecord:

@@ -9,7 +9,7 @@ from flask import Response
 from werkzeug.http import parse_etags
 
 from hasher.telemetry.record import Environ
-from hasher.web.short_way import current_environ
+from hasher.web.short_way import current_application, current_environ
 
 NEWLINE = b"\n"  # ends every body, so that a terminal shows the prompt on a line of its own
 
@@ -94,6 +94,14 @@ def digest_lines(digests: bytes) -> bytes:
     return f'{{"digest":"{digests.hex("|", 32).replace("|", between)}"}}\n'.encode()
 
 
+def caching(max_age: int) -> Field:
+    """Return the header field that lets caches keep a message for `max_age` seconds.
+
+    A browser that has an immutable answer does not ask again even if it is reloaded (RFC 8246).
+    """
+    return "Cache-Control", f"public, max-age={max_age}" + (", immutable" if max_age else "")
+
+
 def cacheable(
     body: bytes, content_type: str, etag: str, fields: Sequence[Field] = ()
 ) -> LazyResponse:
@@ -106,7 +114,7 @@ def cacheable(
         *ANY_ORIGIN,
         *fields,
         ("ETag", f'"{etag}"'),
-        ("Cache-Control", "public, max-age=31536000, immutable"),
+        current_application().config["CACHING"],
     ]
     given = current_environ().get("HTTP_IF_NONE_MATCH")
     if given and parse_etags(given).contains_weak(etag):

@@ -8,6 +8,7 @@ import pytest
 from hasher.stores import DamagedMessage, Driver, Outcome, Stored, StoreFull, TakenDown
 from hasher.stores.memory import MemoryDriver
 from hasher.stores.messages import (
+    BATCH_MESSAGES,
     LARGE,
     Messages,
     batches,
@@ -106,11 +107,33 @@ def test_what_was_taken_down_is_neither_returned_nor_stored(
         with pytest.raises(TakenDown) as raised:
             call()
         assert raised.value.digest == FOO
-    assert messages.removed_of([b"foo", b"bar"]) == [FOO]
+    assert messages.removed_of([FOO, digest_of(b"bar")]) == [FOO]
     assert list(messages.removed()) == [TOMBSTONE]
     assert notes.counts == [Stored(new=1)]
     assert messages.restore(FOO)
     assert messages.get(FOO) is None
+
+
+def test_the_first_that_was_taken_down_is_named_once_all_are_hashed(
+    messages: Messages, driver: Driver, notes: Notes
+) -> None:
+    texts = [b"%d" % number for number in range(BATCH_MESSAGES + 10)]
+    assert messages.allowed([]) == b""
+    digests = messages.allowed(iter(texts))
+    assert digests.hex() == "".join(digest_of(text) for text in texts)
+    for text in (texts[-1], texts[-5]):
+        driver.remove(digest_of(text), MARK)
+    with pytest.raises(TakenDown, match=digest_of(texts[-5])):
+        messages.allowed(iter(texts))
+
+    def broken() -> Iterator[bytes]:
+        yield from texts
+        raise ValueError("cut")
+
+    notes.operations.clear()
+    with pytest.raises(ValueError, match="cut"):
+        messages.allowed(broken())
+    assert notes.operations == []
 
 
 def test_a_tombstone_that_names_itself_is_a_message(messages: Messages) -> None:

@@ -82,6 +82,7 @@ def test_an_answer_as_described_is_accepted() -> None:
     ("request_line", "status", "headers", "body"),
     [
         (READ, 410, UNREAD, MISSING),
+        (STORE, 410, UNREAD, b'{"error":"x"}'),
         (READ, 405, {**UNREAD, "Allow": "GET"}, MISSING),
         (READ, 404, UNREAD, b'{"error":"Nothing here."}'),
         (READ, 404, UNREAD, b"{}"),

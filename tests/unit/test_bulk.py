@@ -19,6 +19,7 @@ from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores import Driver, Stored
 from hasher.stores.memory import MemoryDriver
+from hasher.stores.tombstone import MARK
 from hasher.web.bulk import PIECE, from_lines, one_by_one
 
 same_client = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -258,3 +259,55 @@ def test_another_charset_or_type_is_415(client: FlaskClient, content_type: str) 
 
 def test_a_charset_of_utf_8_may_be_named(client: FlaskClient) -> None:
     assert post(client, GOOD, "application/x-ndjson; charset=UTF-8").status_code == 200
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\n\n"])
+def test_a_line_that_was_taken_down_is_named_and_nothing_is_stored(
+    client: FlaskClient, store: Driver, end: bytes, last: bytes
+) -> None:
+    store.remove(name("gone"), MARK)
+    lines = [b"", b'{"message":"a"}', b" ", b'{"message":"g\\u006fne"}', b'{"message":"b"}']
+    answer = post(client, end.join(lines) + last)
+    assert answer.status_code == 410
+    assert answer.json == {"error": "line 4: This message was taken down."}
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert store.count() == 1
+    store.restore(name("gone"))
+    assert post(client, end.join(lines) + last).data == answered(["a", "gone", "b"])
+
+
+def test_the_first_of_many_lines_that_were_taken_down_is_named(
+    roomy: FlaskClient, store: Driver
+) -> None:
+    body = b"".join(b'{"message":"%d"}\n' % number for number in range(60_000))
+    for number in (59_999, 40_000):
+        store.remove(name(str(number)), MARK)
+    assert post(roomy, body).json == {"error": "line 40001: This message was taken down."}
+    assert store.count() == 2
+
+
+def test_a_line_that_is_bad_is_named_before_the_store_is_asked(
+    client: FlaskClient, store: Driver
+) -> None:
+    store.remove(name("a"), MARK)
+    answer = post(client, b'{"message":"a"}\n{"message":1}\n')
+    assert answer.json == {"error": "line 2: message must be a string, got an integer."}
+
+
+class Removing(MemoryDriver):
+    """Has a message taken down after it was asked whether any is."""
+
+    def removed_of(self, digests: Sequence[str]) -> list[str]:
+        found = super().removed_of(digests)
+        self.remove(name("b"), MARK)
+        return found
+
+
+def test_a_line_that_is_taken_down_at_that_very_moment_is_named_and_not_stored() -> None:
+    driver = Removing(limit=2**20)
+    client = create_app(Settings(), store=driver).test_client()
+    answer = post(client, b'{"message":"a"}\n{"message":"b"}\n')
+    assert answer.status_code == 410
+    assert answer.json == {"error": "line 2: This message was taken down."}
+    assert driver.get(name("b")) == MARK

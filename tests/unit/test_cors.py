@@ -7,6 +7,7 @@ from flask.testing import FlaskClient
 from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores import Driver
+from hasher.stores.tombstone import MARK
 from tests.unit.test_errors import Broken
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
@@ -46,6 +47,18 @@ def test_any_page_may_know_that_there_is_no_message(
     answer = client.open(f"/messages/{name}", method=method)
     assert answer.status_code == 404
     assert shared(dict(answer.headers)) == ANY_ORIGIN
+
+
+def test_any_page_may_know_that_a_message_was_taken_down(
+    client: FlaskClient, store: Driver
+) -> None:
+    store.remove(FOO, MARK)
+    for method, form in (("GET", ""), ("HEAD", ".txt")):
+        answer = client.open(f"/messages/{FOO}{form}", method=method)
+        assert answer.status_code == 410
+        assert shared(dict(answer.headers)) == ANY_ORIGIN
+    answer = client.post("/messages", json={"message": "foo"})
+    assert (answer.status_code, shared(dict(answer.headers))) == (410, {})
 
 
 def test_any_page_may_know_why_a_read_fails(app: Flask, store: Driver) -> None:

@@ -7,7 +7,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from hasher import create_app
+from hasher.settings import Settings
 from hasher.stores import Driver
+from hasher.stores.tombstone import MARK
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -132,3 +135,48 @@ def test_a_message_altered_behind_the_service_is_never_served(
         assert FOO in caplog.text
         assert "not foo" not in caplog.text
         caplog.clear()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("form", ["", ".txt"])
+@pytest.mark.parametrize("condition", [{}, {"If-None-Match": "*"}])
+def test_a_message_that_was_taken_down_is_gone(
+    client: FlaskClient, store: Driver, method: str, form: str, condition: dict[str, str]
+) -> None:
+    client.post("/messages", json={"message": "foo"})
+    store.remove(FOO, MARK)
+    answer = client.open(f"/messages/{FOO}{form}", method=method, headers=condition)
+    assert answer.status_code == 410
+    body = b'{"error":"This message was taken down."}\n'
+    assert (answer.data, answer.content_length) == (b"" if method == "HEAD" else body, len(body))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "ETag" not in answer.headers
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
+def test_a_message_that_was_taken_down_cannot_be_stored(
+    client: FlaskClient, store: Driver, content_type: str
+) -> None:
+    store.remove(FOO, MARK)
+    body = b"foo" if content_type == "text/plain" else b'{"message":"foo"}'
+    answer = client.post("/messages", data=body, content_type=content_type)
+    assert (answer.status_code, answer.json) == (410, {"error": "This message was taken down."})
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert {"Location", "Connection"}.isdisjoint(answer.headers)
+    assert store.restore(FOO)
+    assert client.post("/messages", data=body, content_type=content_type).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0, "public, max-age=0"), (1, "public, max-age=1, immutable"), (31536000, FOR_EVER)],
+)
+def test_caches_keep_a_message_for_as_long_as_is_set(
+    store: Driver, seconds: int, expected: str
+) -> None:
+    client = create_app(Settings(max_age=seconds), store=store).test_client()
+    client.post("/messages", json={"message": "foo"})
+    for form in ("", ".txt"):
+        for condition in ({}, {"If-None-Match": f'"{FOO}{form}"'}):
+            answer = client.get(f"/messages/{FOO}{form}", headers=condition)
+            assert answer.headers["Cache-Control"] == expected
