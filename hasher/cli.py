@@ -3,19 +3,30 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import repeat
-from time import monotonic
-from typing import BinaryIO, TextIO
+from time import monotonic, time
+from typing import Annotated, BinaryIO, TextIO
 
 import click
 import msgspec
 from flask import current_app
 from flask.cli import AppGroup, FlaskGroup
 
-from hasher.stores import DamagedMessage, Location, StoreFull, Unusable, contract, locate
+from hasher.stores import (
+    DamagedMessage,
+    Location,
+    Outcome,
+    StoreFull,
+    TakenDown,
+    Unusable,
+    contract,
+    locate,
+)
 from hasher.stores.messages import Messages, batches, digest_of
+from hasher.stores.tombstone import LONGEST_REASON, Time, Tombstone, from_bytes, is_tombstone
 from hasher.web.application import DigestConverter
 from hasher.web.bodies import Post, from_json
 from hasher.web.bulk import NEWLINE
@@ -40,15 +51,20 @@ def is_loaded_for_commands() -> bool:
 
 @store_cli.command()
 def stats() -> None:
-    """Print how many messages there are, and how large they are."""
-    count = size = largest = 0
+    """Print how many messages there are, how large they are, and how many were taken down."""
+    count = size = largest = removed = 0
     with configured() as store, progress("counted", total(store)) as advance:
         for _, message in store.items():  # noqa: PERF102 - a store has no values()
+            advance(1)
+            if message is not None and is_tombstone(message):
+                removed += 1
+                continue
             length = len(message or b"")
             count, size, largest = count + 1, size + length, max(largest, length)
-            advance(1)
         remark = store.check()
     say(f"messages: {count}\nbytes: {size}\nlargest: {largest}")
+    if removed:
+        say(f"taken down: {removed}")
     if remark:
         say(f"note: {remark}")
 
@@ -75,23 +91,32 @@ def copy(source: str, target: str) -> None:
     """Copy every message from one store to another, each verified on its way.
 
     SOURCE and TARGET are URLs, as in HASHER_STORE. Messages that the target has already stay, and
-    damaged ones are mended, so the same command finishes a copy that was interrupted.
+    damaged ones are mended, so the same command finishes a copy that was interrupted. What either
+    store has taken down is taken down in the target.
     """
     damage = Damage()
     places = located(source), located(target)
     with damage.counted(), opened(places[0]) as old, opened(places[1], create=True) as new:
         new.check()
         with progress("copied", total(old)) as advance:
-            added = put_all(damage.left_out_of(old), new, advance)
+            added = put_all(damage.left_out_of(old, taking_down(new, advance)), new, advance)
         say(f"{added} messages were new to the target.")
 
 
 @store_cli.command("export")
 def export_messages() -> None:
-    """Write every message to standard output, verified, one JSON object a line."""
+    """Write every message to standard output, verified, one JSON object a line.
+
+    A message that was taken down has a line too, which an import follows.
+    """
     damage = Damage(err=True)
     with damage.counted(), configured() as store, progress("exported", total(store)) as advance:
-        for batch in batches(damage.left_out_of(store)):
+
+        def export(tombstone: Tombstone) -> None:
+            write(msgspec.json.encode(Removed(*tombstone)) + NEWLINE)
+            advance(1)
+
+        for batch in batches(damage.left_out_of(store, export)):
             write(*[msgspec.json.encode(Post(message.decode())) + NEWLINE for message in batch])
             advance(len(batch))
 
@@ -101,10 +126,12 @@ def import_messages() -> None:
     """Store the messages of an export from standard input.
 
     A bad line ends it with its number; the lines before it are stored. Importing again is safe.
+    What the export or the store has taken down is taken down.
     """
     with configured(create=True) as store, progress("imported") as advance:
         store.check()
-        added = put_all(parsed(lines_of_input()), store, advance)
+        found = parsed(lines_of_input(), taking_down(store, advance))
+        added = put_all(found, store, advance)
     say(f"{added} messages were new.")
 
 
@@ -112,8 +139,7 @@ def import_messages() -> None:
 @click.argument("digest")
 def get(digest: str) -> None:
     """Write one message to standard output, as it is."""
-    if not re.fullmatch(DigestConverter.regex, digest):
-        raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
+    require_well_formed(digest)
     try:
         with configured() as store:
             message = store.get(digest)
@@ -136,6 +162,47 @@ def put() -> None:
         store.check()
         digest, _ = store.put(message)
     say(digest)
+
+
+@store_cli.command()
+@click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
+@click.option("--reason", default="", help="Why, in a line that `removed` shows.")
+def remove(digests: Sequence[str], reason: str) -> None:
+    """Take messages down: their bytes go, and nobody can store them again.
+
+    A digest need not be stored. Caches may keep a message for longer (docs/takedown.md).
+    """
+    words = {
+        Outcome.NEW: "taken down, and was not stored",
+        Outcome.REPEATED: "was taken down before",
+        Outcome.MENDED: "taken down",
+    }
+    require_well_formed(*digests)
+    if len(reason) > LONGEST_REASON:
+        raise click.ClickException(f"A reason has at most {LONGEST_REASON} characters.")
+    with configured() as store:
+        for digest in digests:
+            say(f"{words[store.remove(Tombstone(digest, int(time()), reason))]}: {digest}")
+    mention("Caches may still have it: docs/takedown.md says how to remove it from them.")
+
+
+@store_cli.command()
+@click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
+def restore(digests: Sequence[str]) -> None:
+    """Let messages that were taken down be stored again. It does not bring their bytes back."""
+    require_well_formed(*digests)
+    with configured() as store:
+        for digest in digests:
+            restored = store.restore(digest)
+            say(f"{'can be stored again' if restored else 'was not taken down'}: {digest}")
+
+
+@store_cli.command()
+def removed() -> None:
+    """List what was taken down: digest, time and reason, with a tab between them."""
+    with configured() as store:
+        for digest, seconds, reason in store.removed():
+            say(f"{digest}\t{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}\t{reason}")
 
 
 @store_cli.command()
@@ -178,10 +245,17 @@ class Damage:
         self._count = 0
         self._err = err  # if standard output is for something else
 
-    def left_out_of(self, store: Messages) -> Iterator[bytes]:
-        """Yield the messages of `store` that their digest proves; list the others."""
+    def left_out_of(
+        self, store: Messages, take_down: Callable[[Tombstone], None]
+    ) -> Iterator[bytes]:
+        """Yield the messages of `store` that their digest proves; list the others.
+
+        `take_down` is called with each tombstone.
+        """
         for digest, message in store.items():
-            if message is not None and is_proven(message, digest):
+            if message is not None and is_tombstone(message):
+                take_down(from_bytes(digest, message))
+            elif message is not None and is_proven(message, digest):
                 yield message
             else:
                 self.found(digest)
@@ -218,11 +292,15 @@ def is_proven(message: bytes, digest: str) -> bool:
 
 
 def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
-    """Return whether `message` has this digest, and the store finds it there."""
+    """Return whether `message` has this digest, and the store finds it there; or is a tombstone."""
+    if message is not None and is_tombstone(message):
+        return True
     if message is None or not is_proven(message, digest):
         return False
     try:
         return store.get(digest) == message
+    except TakenDown:
+        return True  # a moment ago
     except DamagedMessage:
         return False
     except store.driver.errors:
@@ -231,23 +309,79 @@ def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
 
 
 def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> int:
-    """Put `messages`, those before an exception included; return how many were new."""
-    added = 0
+    """Put `messages`, those before an exception included; return how many were new.
+
+    Those that `target` has taken down are left out.
+    """
+    added = left_out = 0
     for batch in batches(messages, BATCH_MESSAGES, BATCH_BYTES):
-        _, new = target.put_many(batch)
+        allowed = without_removed(batch, target)
+        _, new = target.put_many(allowed)
         added += new
+        left_out += len(batch) - len(allowed)
         advance(len(batch))
+    if left_out:
+        mention(f"{left_out} messages were left out: they were taken down.")
     return added
 
 
-def parsed(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the messages of an export. ClickException names a line that has none."""
+def without_removed(messages: list[bytes], target: Messages) -> list[bytes]:
+    """Return those of `messages` that `target` has not taken down."""
+    digests = [digest_of(message) for message in messages]
+    removed = {*target.removed_of(digests)}
+    if not removed:
+        return messages
+    pairs = zip(digests, messages, strict=True)
+    return [message for digest, message in pairs if digest not in removed]
+
+
+def taking_down(target: Messages, advance: Advance) -> Callable[[Tombstone], None]:
+    """Return a function that takes down in `target` what a tombstone names."""
+
+    def take_down(tombstone: Tombstone) -> None:
+        target.remove(tombstone)
+        advance(1)
+
+    return take_down
+
+
+class Removed(msgspec.Struct):
+    """The line of an export for a message that was taken down."""
+
+    removed: Annotated[str, msgspec.Meta(pattern=f"^{DigestConverter.regex}\\Z")]
+    time: Time = 0
+    reason: str = ""
+
+
+def parsed(lines: Iterable[bytes], take_down: Callable[[Tombstone], None]) -> Iterator[bytes]:
+    """Yield the messages of an export. ClickException names a line that has none.
+
+    `take_down` is called with each tombstone.
+    """
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
+        try:
+            if b'"removed"' in line and (tombstone := tombstone_in(line)):
+                take_down(tombstone)
+            elif line.strip():
                 yield from_json(line, subject="it")
-            except ValueError as error:
-                raise click.ClickException(f"line {number}: {error}") from None
+        except ValueError as error:
+            raise click.ClickException(f"line {number}: {error}") from None
+
+
+def tombstone_in(line: bytes) -> Tombstone | None:
+    """Return the tombstone in a line of an export; None if it may be a message."""
+    try:
+        found = msgspec.json.decode(line, type=Removed)
+    except msgspec.DecodeError:
+        return None
+    return Tombstone(found.removed, found.time, found.reason)
+
+
+def require_well_formed(*digests: str) -> None:
+    """Raise ClickException if any of `digests` is none."""
+    for digest in digests:
+        if not re.fullmatch(DigestConverter.regex, digest):
+            raise click.ClickException("A digest is 64 lowercase hexadecimal characters.")
 
 
 def lines_of_input() -> Iterator[bytes]:
@@ -362,6 +496,8 @@ def reported(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """Turn a store's exceptions, `errors` included, into a ClickException with a sentence."""
     try:
         yield
+    except TakenDown as error:
+        raise click.ClickException(f"The message {error.digest} was taken down.") from None
     except StoreFull:
         raise click.ClickException("The store is full. Make room, and run it again.") from None
     except Unusable as error:

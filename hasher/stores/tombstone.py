@@ -22,10 +22,13 @@ class Tombstone(NamedTuple):
     reason: str
 
 
+Time = Annotated[int, msgspec.Meta(ge=0, lt=2**37)]
+
+
 class Details(msgspec.Struct):
     """What a tombstone says beside its mark."""
 
-    time: Annotated[int, msgspec.Meta(ge=0, lt=2**37)] = 0
+    time: Time = 0
     reason: str = ""
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -277,7 +278,10 @@ def test_the_lines_before_a_bad_one_are_stored(url: str) -> None:
 
 
 def test_nothing_is_put_into_a_store_that_ends_with_the_command() -> None:
-    for words in (("put",), ("import",), ("stats",), ("verify",), ("export",)):
+    for words in (
+        *(("put",), ("import",), ("stats",), ("verify",), ("export",)),
+        *(("remove", NAME), ("restore", NAME), ("removed",)),
+    ):
         status, _, said = flask(*words, sent=b"")
         assert status == 1
         assert "set HASHER_STORE" in said
@@ -416,6 +420,97 @@ def test_digests_that_cannot_be_found_are_damage_too(tmp_path: Path, url: str) -
     assert status == 1
     assert f"Error: {len(damaged)} damaged messages were found.\n" in said
     assert 1 <= len(damaged) < 200
+
+
+def test_a_message_is_taken_down_and_may_be_stored_again(url: str, server: RedisServer) -> None:
+    other = sha256(b"bar").hexdigest()
+    for store in (url, server.url):
+        flask("put", store=store, sent=b"foo")
+        assert flask("removed", store=store)[:2] == (0, b"")
+        reason = "a\tb\n\x1b[31mred \u0101"
+        status, out, said = flask("remove", NAME, other, "--reason", reason, store=store)
+        taken, unknown = f"taken down: {NAME}", f"taken down, and was not stored: {other}"
+        assert (status, out.decode()) == (0, f"{taken}\n{unknown}\n")
+        assert "docs/takedown.md" in said
+        again = f"was taken down before: {NAME}\n"
+        assert flask("remove", NAME, store=store)[:2] == (0, again.encode())
+        rows = [row.split("\t") for row in flask("removed", store=store)[1].decode().splitlines()]
+        assert sorted(row[0] for row in rows) == sorted([NAME, other])
+        assert {row[2] for row in rows} == {"a b  [31mred \u0101"}
+        written = [datetime.fromisoformat(row[1]) for row in rows]
+        assert all(timedelta() <= datetime.now(UTC) - one < timedelta(minutes=5) for one in written)
+        for words in (("get", NAME), ("put",)):
+            status, out, said = flask(*words, store=store, sent=b"foo")
+            assert (status, out) == (1, b"")
+            assert f"The message {NAME} was taken down." in said
+        assert flask("verify", store=store)[:2] == (0, b"")
+        sizes = b"messages: 0\nbytes: 0\nlargest: 0\ntaken down: 2\n"
+        assert flask("stats", store=store)[1].startswith(sizes)
+        assert flask("restore", NAME, store=store)[1] == f"can be stored again: {NAME}\n".encode()
+        assert flask("restore", NAME, store=store)[1] == f"was not taken down: {NAME}\n".encode()
+        assert "Message not found." in flask("get", NAME, store=store)[2]
+        assert flask("put", store=store, sent=b"foo")[0] == 0
+
+
+@pytest.mark.parametrize("words", [("remove",), ("restore",)])
+@pytest.mark.parametrize("name", [NAME.upper(), NAME[1:], f"{NAME}\n", "foo"])
+def test_nothing_is_taken_down_unless_all_digests_are_well_formed(
+    url: str, words: tuple[str], name: str
+) -> None:
+    flask("put", store=url, sent=b"foo")
+    status, _, said = flask(*words, NAME, name, store=url)
+    assert status == 1
+    assert "64 lowercase hexadecimal" in said
+    assert flask("removed", store=url)[1] == b""
+
+
+def test_a_reason_that_would_be_cut_is_refused(url: str) -> None:
+    flask("put", store=url, sent=b"foo")
+    assert "at most 300 characters" in flask("remove", NAME, "--reason", "x" * 301, store=url)[2]
+    assert flask("get", NAME, store=url)[1] == b"foo"
+    assert flask("remove", NAME, "--reason", "x" * 300, store=url)[0] == 0
+
+
+def test_an_export_carries_what_was_taken_down(url: str, server: RedisServer) -> None:
+    sent = lines(10) + b'{"message":"foo"}\n{"message":"\\"removed\\""}\n'
+    flask("import", store=url, sent=sent)
+    flask("remove", NAME, "--reason", "spam", store=url)
+    status, exported, said = flask("export", store=url)
+    assert status == 0
+    assert "exported 12 of 12" in said
+    told = [json.loads(line) for line in exported.splitlines() if b'{"removed"' in line]
+    assert [(one["removed"], one["reason"]) for one in told] == [(NAME, "spam")]
+    flask("put", store=server.url, sent=b"foo")
+    assert flask("import", store=server.url, sent=exported)[:2] == (0, b"11 messages were new.\n")
+    assert flask("removed", store=server.url)[1] == flask("removed", store=url)[1]
+    status, out, said = flask("import", store=server.url, sent=sent)
+    assert (status, out) == (0, b"0 messages were new.\n")
+    assert "1 messages were left out: they were taken down." in said
+
+
+@pytest.mark.parametrize("line", [b'{"removed":"foo"}', b'{"removed":1}', b'{"removed"', b"[]"])
+def test_a_line_that_neither_is_nor_removes_a_message_is_named(url: str, line: bytes) -> None:
+    status, _, said = flask("import", store=url, sent=lines(2) + line + b"\n")
+    assert status == 1
+    assert "line 3: " in said
+    assert "Traceback" not in said
+
+
+def test_a_copy_brings_nothing_back_and_carries_what_was_taken_down(
+    url: str, server: RedisServer
+) -> None:
+    bar = sha256(b"bar").hexdigest()
+    for store in (url, server.url):
+        flask("import", store=store, sent=lines(10) + b'{"message":"bar"}\n')
+    flask("put", store=url, sent=b"foo")
+    flask("remove", NAME, store=server.url)
+    flask("remove", bar, store=url)
+    status, out, said = flask("copy", url, server.url)
+    assert (status, out) == (0, b"0 messages were new to the target.\n")
+    assert "1 messages were left out: they were taken down." in said
+    removed = flask("removed", store=server.url)[1].decode()
+    assert sorted(row[:64] for row in removed.splitlines()) == sorted([NAME, bar])
+    assert flask("get", NAME, store=url)[1] == b"foo"
 
 
 def test_a_running_service_sees_what_is_imported(tmp_path: Path, url: str) -> None:
