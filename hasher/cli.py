@@ -99,7 +99,8 @@ def copy(source: str, target: str) -> None:
     with damage.counted(), opened(places[0]) as old, opened(places[1], create=True) as new:
         new.check()
         with progress("copied", total(old)) as advance:
-            added = put_all(damage.left_out_of(old, taking_down(new, advance)), new, advance)
+            intake = Intake(new, advance)
+            added = intake.put_all(damage.left_out_of(old, intake.take_down))
         say(f"{added} messages were new to the target.")
 
 
@@ -130,8 +131,8 @@ def import_messages() -> None:
     """
     with configured(create=True) as store, progress("imported") as advance:
         store.check()
-        found = parsed(lines_of_input(), taking_down(store, advance))
-        added = put_all(found, store, advance)
+        intake = Intake(store, advance)
+        added = intake.put_all(parsed(lines_of_input(), intake.take_down))
     say(f"{added} messages were new.")
 
 
@@ -308,41 +309,43 @@ def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
         return False
 
 
-def put_all(messages: Iterable[bytes], target: Messages, advance: Advance) -> int:
-    """Put `messages`, those before an exception included; return how many were new.
+class Intake:
+    """Puts what another store or an export has into `target`, and brings nothing back there.
 
-    Those that `target` has taken down are left out.
+    An empty target is not asked what it has taken down: that takes a third of the time.
     """
-    added = left_out = 0
-    for batch in batches(messages, BATCH_MESSAGES, BATCH_BYTES):
-        allowed = without_removed(batch, target)
-        _, new = target.put_many(allowed)
-        added += new
-        left_out += len(batch) - len(allowed)
-        advance(len(batch))
-    if left_out:
-        mention(f"{left_out} messages were left out: they were taken down.")
-    return added
 
+    def __init__(self, target: Messages, advance: Advance) -> None:
+        self._target, self._advance = target, advance
+        self._looks = target.count() > 0
 
-def without_removed(messages: list[bytes], target: Messages) -> list[bytes]:
-    """Return those of `messages` that `target` has not taken down."""
-    digests = [digest_of(message) for message in messages]
-    removed = {*target.removed_of(digests)}
-    if not removed:
-        return messages
-    pairs = zip(digests, messages, strict=True)
-    return [message for digest, message in pairs if digest not in removed]
+    def take_down(self, tombstone: Tombstone) -> None:
+        """Take down what a tombstone names."""
+        self._looks = True
+        self._target.remove(tombstone)
+        self._advance(1)
 
+    def put_all(self, messages: Iterable[bytes]) -> int:
+        """Put `messages`, those before an exception included; return how many were new.
 
-def taking_down(target: Messages, advance: Advance) -> Callable[[Tombstone], None]:
-    """Return a function that takes down in `target` what a tombstone names."""
+        Those that were taken down are left out.
+        """
+        added = left_out = 0
+        for batch in batches(messages, BATCH_MESSAGES, BATCH_BYTES):
+            allowed = self._without_removed(batch) if self._looks else batch
+            _, new = self._target.put_many(allowed)
+            added += new
+            left_out += len(batch) - len(allowed)
+            self._advance(len(batch))
+        if left_out:
+            mention(f"{left_out} messages were left out: they were taken down.")
+        return added
 
-    def take_down(tombstone: Tombstone) -> None:
-        target.remove(tombstone)
-        advance(1)
-
-    return take_down
+    def _without_removed(self, messages: list[bytes]) -> list[bytes]:
+        digests = [digest_of(message) for message in messages]
+        removed = {*self._target.removed_of(digests)}
+        pairs = zip(digests, messages, strict=True)
+        return [message for digest, message in pairs if digest not in removed]
 
 
 class Removed(msgspec.Struct):

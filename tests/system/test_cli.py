@@ -488,6 +488,16 @@ def test_an_export_carries_what_was_taken_down(url: str, server: RedisServer) ->
     assert "1 messages were left out: they were taken down." in said
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_what_an_export_takes_down_stays_so_in_an_empty_store(url: str, *, before: bool) -> None:
+    line = f'{{"removed":"{NAME}"}}\n'.encode()
+    message = b'{"message":"foo"}\n'
+    sent = line + message if before else message + line + message
+    assert flask("import", store=url, sent=lines(5) + sent)[0] == 0
+    assert flask("removed", store=url)[1].startswith(NAME.encode())
+    assert flask("stats", store=url)[1].startswith(b"messages: 5\n")
+
+
 @pytest.mark.parametrize("line", [b'{"removed":"foo"}', b'{"removed":1}', b'{"removed"', b"[]"])
 def test_a_line_that_neither_is_nor_removes_a_message_is_named(url: str, line: bytes) -> None:
     status, _, said = flask("import", store=url, sent=lines(2) + line + b"\n")
