@@ -195,6 +195,9 @@ def taken(store: str, server: Server) -> float:
     if store == "redis":
         said = ask(int(url.rpartition(":")[2]), b"INFO memory")
         return int(re.findall(rb"used_memory:(\d+)", said)[0])
+    if store == "postgresql":
+        size = "SELECT pg_total_relation_size('hasher_messages')"
+        return int(subprocess.check_output(["psql", url, "-Atc", size]))
     return server.memory() * 1e6
 
 

@@ -158,7 +158,7 @@ AIOHTTP, FASTAPI, TWO_WORKERS = "aiohttp", "FastAPI, uvicorn", "hasher, sqlite, 
 GTHREAD, LEADER = "a constant, gthread", "a constant, leader_worker"
 NEEDS: dict[str, tuple[str, ...]] = dict.fromkeys(STORES, ())
 NEEDS |= {"redis": ("redis-server",), "cluster": ("redis-server", "redis-cli")}
-NEEDS |= {"postgresql": ("initdb", "postgres")}
+NEEDS |= {"postgresql": ("initdb", "postgres", "psql")}
 EVERY = (GET, POST, load.BROWSER_GET, load.BROWSER_POST, load.LARGE_GET, load.LARGE_POST)
 
 
