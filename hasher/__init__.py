@@ -21,7 +21,7 @@ from hasher.web.health import Readiness, health
 from hasher.web.middleware import Middleware
 from hasher.web.responses import caching
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def create_app(settings: Settings | None = None, *, store: Driver | None = None) -> Flask:

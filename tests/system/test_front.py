@@ -17,7 +17,7 @@ import pytest
 from tests.support.front import Fleet, Front, await_hit, cached, refusals
 from tests.support.load import Load, Reads
 from tests.support.servers import RedisServer, certificate, free_ports, program, until
-from tests.support.service import Client, Service
+from tests.support.service import BIN, ROOT, Client, Service
 
 Record = Callable[[str, object], None]
 NAME = "0" * 64
@@ -318,6 +318,30 @@ def test_a_cached_answer_is_the_instances_but_for_its_id(fleet: Fleet) -> None:
 def kept(headers: Mapping[str, str], without: set[str]) -> dict[str, str]:
     """Headers without some."""
     return {name: value for name, value in headers.items() if name not in without}
+
+
+def test_what_was_taken_down_leaves_the_cache_by_the_documented_command(fleet: Fleet) -> None:
+    texts = cached(fleet, 2)
+    gone, other = (sha256(text.encode()).hexdigest() for text in texts)
+    paths = f"/messages/{gone}", f"/messages/{gone}.txt"
+    await_hit(fleet.front, paths[1])
+    await_hit(fleet.front, f"/messages/{other}")
+    store = {**os.environ, "HASHER_STORE": fleet.store.url}
+    subprocess.run([BIN / "flask", "store", "remove", gone], cwd=ROOT, env=store, check=True)
+    assert [fleet.front.request("GET", path).headers["X-Cache"] for path in paths] == ["HIT"] * 2
+    page = (ROOT / "docs" / "takedown.md").read_text()
+    command = re.findall(r"^# (deploy/purge.sh) [0-9a-f]{64}$", page, re.MULTILINE)
+    reload = f"kill -HUP {fleet.front.process.pid}"
+    here = {**os.environ, "CACHE": f"{fleet.folder}/cache", "RELOAD": reload}
+    subprocess.run([*command, gone], cwd=ROOT, env=here, check=True)
+    for path in paths:
+        until(lambda: fleet.front.request("GET", path).status == 410)  # noqa: B023
+        answer = fleet.front.request("GET", path)
+        assert answer.body == b'{"error":"This message was taken down."}\n'
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["X-Cache"] == "MISS"
+    assert fleet.front.request("GET", f"/messages/{other}").headers["X-Cache"] == "HIT"
+    assert fleet.front.post(texts[0]).status == 410
 
 
 def test_a_query_does_not_make_another_message(fleet: Fleet) -> None:

@@ -56,7 +56,7 @@ hasher_store_operation_duration_seconds_sum{{operation="put"}} {n}
 hasher_store_errors_total{{operation="put",error="unreachable"}} {n}
 hasher_store_errors_total{{operation="put",error="full"}} {n}
 hasher_damaged_messages_total 1
-hasher_build_info{{version="0.1.0",python="3.11.2",store="redis",engine=""}} 1
+hasher_build_info{{version="0.2.0",python="3.11.2",store="redis",engine=""}} 1
 """
 KNOWN = set(re.findall("^hasher_[a-z_]+", SAMPLES, re.MULTILINE))
 
