@@ -12,12 +12,13 @@ from pathlib import Path
 import apsw
 import pytest
 
-from hasher.stores import Outcome, Stored, Unusable
+from hasher.stores import Outcome, Stored, TakenDown, Unusable
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation, table
 from hasher.stores.tombstone import MARK
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
+WRITTEN_BY_0_1_0 = Path(__file__).parent / "data" / "0.1.0.db"  # by `flask store put`
 
 
 @pytest.fixture
@@ -37,6 +38,19 @@ def store(location: SQLiteLocation) -> Iterator[SQLiteDriver]:
     """A store on it."""
     with closing(location.open()) as opened:
         yield opened
+
+
+def test_a_file_that_0_1_0_wrote_is_used_as_it_is(path: Path, location: SQLiteLocation) -> None:
+    shutil.copyfile(WRITTEN_BY_0_1_0, path)
+    texts = [b"foo", b"", "ünïcode".encode()]
+    with closing(location.open(create=False)) as store:
+        assert dict(store.items()) == {digest(text): text for text in texts}
+        assert [store.put(digest(text), text) for text in texts] == [REPEATED] * 3
+        assert store.put(digest(b"bar"), b"bar") is NEW
+        assert store.remove(digest(b"foo"), MARK) is MENDED
+        assert store.get(digest(b"foo")) == MARK
+    with closing(location.open(create=False)) as store, pytest.raises(TakenDown):
+        store.put(digest(b"foo"), b"foo")
 
 
 def other_program(path: Path, script: str) -> None:
