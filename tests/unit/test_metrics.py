@@ -6,8 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hasher import create_app
 from hasher.settings import Settings
-from hasher.stores import Driver
+from hasher.stores import Driver, Stored
 from hasher.stores.memory import MemoryDriver
+from hasher.stores.tombstone import MARK
 from tests.unit.test_errors import Broken
 
 FOO = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
@@ -54,6 +55,19 @@ def test_requests_are_counted_by_route_method_and_status(client: FlaskClient) ->
     assert grown.of(name, method="other", route="other", status="405") == 1
     assert grown.of(name, method="GET", route="other", status="404") == 1
     assert grown.of("hasher_request_duration_seconds_count", method="POST", route=one) == 2
+
+
+def test_what_was_taken_down_is_counted_when_it_is_read_or_sent(
+    client: FlaskClient, store: Driver
+) -> None:
+    store.remove(FOO, MARK)
+    grown = Difference(client)
+    client.get(f"/messages/{FOO}")
+    client.post("/messages", json={"message": "foo"})
+    name = "hasher_requests_total"
+    assert grown.of(name, method="GET", route="/messages/<digest>", status="410") == 1
+    assert grown.of(name, method="POST", route="/messages", status="410") == 1
+    assert sum(grown.of("hasher_messages_total", outcome=one) for one in Stored._fields) == 0
 
 
 def test_messages_and_bytes_are_counted(client: FlaskClient) -> None:
