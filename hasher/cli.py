@@ -56,7 +56,7 @@ def stats() -> None:
     with configured() as store, progress("counted", total(store)) as advance:
         for _, message in store.items():  # noqa: PERF102 - a store has no values()
             advance(1)
-            if message is not None and is_tombstone(message):
+            if is_tombstone(message):
                 removed += 1
                 continue
             length = len(message or b"")
@@ -254,7 +254,7 @@ class Damage:
         `take_down` is called with each tombstone.
         """
         for digest, message in store.items():
-            if message is not None and is_tombstone(message):
+            if is_tombstone(message):
                 take_down(from_bytes(digest, message))
             elif message is not None and is_proven(message, digest):
                 yield message
@@ -294,7 +294,7 @@ def is_proven(message: bytes, digest: str) -> bool:
 
 def is_sound(digest: str, message: bytes | None, store: Messages) -> bool:
     """Return whether `message` has this digest, and the store finds it there; or is a tombstone."""
-    if message is not None and is_tombstone(message):
+    if is_tombstone(message):
         return True
     if message is None or not is_proven(message, digest):
         return False

@@ -4,7 +4,7 @@ from base64 import b64encode
 
 from flask import Blueprint, Response, abort
 
-from hasher.stores.messages import Messages, batches
+from hasher.stores.messages import Messages
 from hasher.telemetry.record import Environ
 from hasher.web import bodies, permission, responses
 from hasher.web.bulk import BulkReader
@@ -30,9 +30,7 @@ def post_message() -> Response:
 def post_messages(environ: Environ) -> Response:
     """Store the messages in the lines of the body: 200 with the digest of each."""
     with bulk_reader().messages(environ) as found:
-        digests = store().allowed(found)
-        for batch in batches(found):
-            store().put_many(batch)
+        digests = store().put_allowed(found)
     return responses.digests_response(digests)
 
 

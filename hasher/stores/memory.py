@@ -101,7 +101,7 @@ class MemoryDriver(Driver):
         key = bytes.fromhex(digest)
         with self._lock:
             kept = self._messages.get(key)
-            if kept is not None and is_tombstone(kept):
+            if is_tombstone(kept):
                 return Outcome.REPEATED
             self._messages[key] = tombstone
             self._used += len(tombstone) + (ENTRY if kept is None else -len(kept))
@@ -111,14 +111,14 @@ class MemoryDriver(Driver):
         key = bytes.fromhex(digest)
         with self._lock:
             kept = self._messages.get(key)
-            if kept is None or not is_tombstone(kept):
+            if not is_tombstone(kept):
                 return False
             del self._messages[key]
             self._used -= ENTRY + len(kept)
             return True
 
     def removed_of(self, digests: Sequence[str]) -> list[str]:
-        return [digest for digest in digests if is_tombstone(self.get(digest) or b"")]
+        return [digest for digest in digests if is_tombstone(self.get(digest))]
 
     def removed(self) -> Iterator[tuple[str, bytes]]:
         return (pair for pair in self.items() if is_tombstone(pair[1]))

@@ -54,6 +54,11 @@ def digest_of(message: bytes) -> str:
     return sha256(message).hexdigest()
 
 
+def hexadecimal(digests: bytes | bytearray) -> list[str]:
+    """Return the digests in `digests`, which has SIZE bytes for each."""
+    return digests.hex("|", SIZE).split("|")
+
+
 def verified(message: bytes, digest: str) -> bytes:
     """Return `message`. TakenDown if it is a tombstone, DamagedMessage if it is anything else."""
     if sha256(message).hexdigest() != digest:
@@ -128,12 +133,30 @@ class Messages:
         caller.before_wait()
         found = list(messages)
         digests = [sha256(message).hexdigest() for message in found]
+        return digests, self._put_named(caller, digests, found)
+
+    def _put_named(self, caller: Caller, digests: Sequence[str], found: Sequence[bytes]) -> int:
+        """Store the messages `found`, which have these digests; return how many are new."""
         distinct = dict(zip(digests, found, strict=True))
         counts = self._timed(caller, "put_many", self.driver.put_many, list(distinct.items()))
         caller.stored(counts._replace(repeated=counts.repeated + len(found) - len(distinct)))
         if counts.mended:
             log.warning("%d damaged messages were mended: they were sent again.", counts.mended)
-        return digests, counts.new
+        return counts.new
+
+    def put_allowed(self, messages: Iterable[bytes]) -> bytes:
+        """Store `messages`, which can be iterated twice; return their digests as `allowed` does.
+
+        If one of them was taken down before, TakenDown names it, and none is stored.
+        """
+        names = self.allowed(messages)
+        caller = self._caller()
+        start = 0
+        for batch in batches(messages):
+            end = start + len(batch) * SIZE
+            self._put_named(caller, hexadecimal(names[start:end]), batch)
+            start = end
+        return names
 
     def get(self, digest: str) -> bytes | None:
         """Return the message with this digest, or None.
@@ -160,7 +183,7 @@ class Messages:
         for message in messages:
             names += sha256(message).digest()
         for start in range(0, len(names), BATCH_MESSAGES * SIZE):
-            part = names[start : start + BATCH_MESSAGES * SIZE].hex("|", SIZE).split("|")
+            part = hexadecimal(names[start : start + BATCH_MESSAGES * SIZE])
             removed = {*self._timed(caller, "removed_of", self.driver.removed_of, part)}
             if removed:
                 raise TakenDown(next(digest for digest in part if digest in removed))

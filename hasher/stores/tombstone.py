@@ -4,7 +4,7 @@ A tombstone is stored under the message's digest, as a message is: so a store th
 after the other for each digest takes down and stores atomically, and needs no second place to look.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -35,9 +35,9 @@ class Details(msgspec.Struct):
 DETAILS = msgspec.json.Decoder(Details)
 
 
-def is_tombstone(value: bytes) -> bool:
-    """Return whether what stands under a digest is a tombstone."""
-    return value.startswith(MARK)
+def is_tombstone(value: bytes | None) -> TypeGuard[bytes]:
+    """Return whether what stands under a digest is a tombstone; None stands for nothing."""
+    return value is not None and value.startswith(MARK)
 
 
 def to_bytes(tombstone: Tombstone) -> bytes:

@@ -169,7 +169,7 @@ class RedisDriver(Driver):
         for server in self._servers():
             for keys in scan(server, self._prefix, TRIP):
                 for digest, value in self._read(self._tombstones(keys)):
-                    if value and is_tombstone(value):
+                    if is_tombstone(value):
                         yield digest, value
 
     def _tombstones(self, keys: Sequence[bytes]) -> list[bytes]:
