@@ -344,6 +344,11 @@ def test_what_was_taken_down_leaves_the_cache_by_the_documented_command(fleet: F
         assert answer.headers["X-Cache"] == "MISS"
     assert fleet.front.request("GET", f"/messages/{other}").headers["X-Cache"] == "HIT"
     assert fleet.front.post(texts[0]).status == 410
+    for instance in fleet.instances:
+        instance.kill()
+    for path in paths:  # nothing is left that could be served instead
+        assert fleet.front.request("GET", path).status == 503
+    assert fleet.front.request("GET", f"/messages/{other}").status == 200
 
 
 def workers(front: Front) -> set[str]:
