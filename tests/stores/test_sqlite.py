@@ -16,6 +16,7 @@ from hasher.stores import Outcome, Stored, TakenDown, Unusable
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.sqlite import SQLiteDriver, SQLiteLocation, table
 from hasher.stores.tombstone import MARK
+from tests.support.power_cut import RecordedFile, recorded
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
 WRITTEN_BY_0_1_0 = Path(__file__).parent / "data" / "0.1.0.db"  # by `flask store put`
@@ -51,6 +52,24 @@ def test_a_file_that_0_1_0_wrote_is_used_as_it_is(path: Path, location: SQLiteLo
         assert store.get(digest(b"foo")) == MARK
     with closing(location.open(create=False)) as store, pytest.raises(TakenDown):
         store.put(digest(b"foo"), b"foo")
+
+
+def test_who_opens_the_file_while_another_closes_it_is_not_held_up(
+    path: Path, location: SQLiteLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last to close locks the file: all that takes long must come before."""
+    found: list[bytes | None] = []
+    sync = RecordedFile.xSync
+
+    def read_meanwhile(file: RecordedFile, flags: int) -> None:
+        with closing(SQLiteDriver(str(path))) as other:
+            found.append(other.get(digest(b"foo")))
+        sync(file, flags)
+
+    with recorded(), closing(location.open()) as store:
+        store.put(digest(b"foo"), b"foo")
+        monkeypatch.setattr(RecordedFile, "xSync", read_meanwhile)
+    assert set(found) == {b"foo"}
 
 
 def other_program(path: Path, script: str) -> None:

@@ -63,14 +63,18 @@ class Connections:
     def close(self) -> None:
         """Close the connections that no thread is using; do nothing in a forked process.
 
-        The last connection to close a database copies the log to it, and removes the log. If the
-        log was lost, the file that now has its name is left alone.
+        The last connection to close a database copies the log to it, and removes the log. It holds
+        up whoever opens the database meanwhile, so the log is copied before. If the log was lost,
+        the file that now has its name is left alone.
         """
         if self._process != os.getpid():
             return
         lost = self._first and not self._first[1].are_same()
         with self._opening:
             found = list(self._all)
+        if self._first and not lost:
+            with suppress(apsw.Error):
+                self._first[0].wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         for connection in found:
             with suppress(apsw.ThreadingViolationError, apsw.ConnectionClosedError):
                 if lost:
