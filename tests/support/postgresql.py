@@ -14,6 +14,7 @@ from typing import Any, Self
 import psycopg
 
 from tests.support.servers import free_ports, in_use, skip, until
+from tests.support.service import is_running
 
 
 def executable(name: str) -> str:
@@ -183,12 +184,17 @@ class PostgreSQLServer:
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
-        if self.process:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGKILL)
+        """End it as a power cut would, and wait until the last process has let go of its files."""
+        if self.process and self.runs():
+            self.process.send_signal(signal.SIGSTOP)  # so that it starts no other process
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            pids = self.processes()
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
-            self.process = None
+            until(lambda: not any(map(is_running, pids)))
+        self.process = None
 
     def stop(self) -> None:
         """Stop it in order, without waiting for its clients to leave."""
