@@ -106,7 +106,12 @@ class Settings(
         ),
     ] = 0
     threads: Annotated[
-        int, Meta(ge=1, le=1024, description="threads of each worker: requests it answers at once")
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="threads of each worker: requests it answers at once; two run at least",
+        ),
     ] = 8
     cpu_affinity: Annotated[
         int,
@@ -171,7 +176,7 @@ class Settings(
     @property
     def resources(self) -> Resources:
         """What the store of one process may use."""
-        return Resources(memory_limit=self.memory_limit, threads=self.threads)
+        return Resources(memory_limit=self.memory_limit, threads=max(2, self.threads))
 
     @property
     def workers(self) -> int:

@@ -22,7 +22,9 @@ from hasher.stores import (
 )
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.postgresql import pool
+from hasher.stores.postgresql.connection import Connection
 from hasher.stores.postgresql.location import PostgreSQLLocation
+from hasher.stores.postgresql.pool import Connections
 from hasher.stores.tombstone import MARK
 from tests.support.postgresql import UNPRIVILEGED, PgBouncer, PostgreSQLServer
 from tests.support.servers import certificate, until
@@ -323,6 +325,52 @@ def test_a_deadlock_is_tried_again(
         put.join()
         assert put.outcome == Stored(mended=3)
         assert dict(store.items()) == dict(pairs)
+
+
+@pytest.fixture
+def connections(server: PostgreSQLServer) -> Iterator[Connections]:
+    """One connection at most."""
+    made = Connections(server.url, size=1, prepare=True, setup=lambda _: None)
+    with closing(made):
+        yield made
+
+
+def session(connections: Connections) -> int:
+    """The process of the server that answers."""
+    return connections.use(lambda connection: connection.info.backend_pid)
+
+
+def test_a_connection_is_used_again(connections: Connections) -> None:
+    assert len({session(connections) for _ in range(10)}) == 1
+
+
+def test_a_thread_that_waits_gets_the_connection_that_another_gives_back(
+    connections: Connections,
+) -> None:
+    """Had the other kept it for the next request, this one would have waited in vain."""
+    taken, release = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> bool:
+        taken.set()
+        return release.wait(10)
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(connections.use, hold)
+        assert taken.wait(10)
+        second = threads.submit(session, connections)
+        until(lambda: connections.waiting)
+        release.set()
+        assert second.result()
+        assert first.result()
+
+
+def test_the_pool_gets_idle_connections_back_and_may_close_them(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = session(connections)
+    monkeypatch.setattr(connections, "_return_at", 0.0)
+    connections.use(lambda connection: setattr(connection, "_expire_at", 0.0))
+    assert session(connections) != before
 
 
 def test_pgbouncer_in_transaction_mode_is_spoken_to_without_preparing(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ WAIT = 0.5  # seconds that a request waits for a connection
 LIMIT = 1.5  # seconds for all attempts
 NAP = 0.02  # seconds before a transaction that was in another's way is tried again
 AGAIN = 0.1  # seconds after which a connection that could not be made is tried for the last time
+LOAN = 60.0  # seconds after which the pool gets all idle connections back, and closes what is old
 
 # The pool warns of connections that end; the driver raises an exception when it matters.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -26,7 +28,9 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 class Connections:
     """Up to `size` connections, one for each thread that asks at once.
 
-    `setup` is called with a connection before the first is used, until it succeeds.
+    psycopg's pool makes and closes them. It is asked for one only if none is idle here: that takes
+    as long as the rest of the client's part of a read. `setup` is called with a connection before
+    the first is used, until it succeeds.
     """
 
     def __init__(
@@ -34,8 +38,9 @@ class Connections:
     ) -> None:
         self._conninfo, self._size, self._setup = conninfo, size, setup
         self._options: dict[str, Any] = {"tell": self._told, "prepare": prepare}
-        self._inherited: list[ConnectionPool[Connection]] = []
+        self._inherited: list[object] = []
         self._pool: ConnectionPool[Connection] | None = None
+        self._idle: list[Connection] = []
         self.forget()
 
     def forget(self) -> None:
@@ -43,9 +48,10 @@ class Connections:
 
         The connections of its parent are kept: closing them here would end the parent's sessions.
         """
-        if self._pool is not None:
-            self._inherited.append(self._pool)
-        self._pool = None
+        self._inherited += [self._pool, self._idle]
+        self._pool, self._idle = None, []
+        self.waiting = 0  # threads that wait for the pool
+        self._return_at = monotonic() + LOAN
         self._ready = False
         self._failure: Exception | None = None
         self._lock = Lock()
@@ -69,13 +75,21 @@ class Connections:
         """Close all connections."""
         if self._pool is not None:
             self._pool.close(timeout=WAIT)
+            self._return_idle(self._pool)
 
-    def _lend(self, function: Callable[[Connection], T], deadline: float) -> T:
-        connection = self._take(deadline)
+    def _lend(self, function: Callable[[Connection], T], deadline: float, since: float = 0.0) -> T:
+        """Return what `function` returns for a connection that was made after `since`."""
+        pool = self._pool or self._open()
+        connection = self._take(pool, deadline, since)
         try:
-            return function(connection)
-        finally:
-            self._give_back(connection)
+            returned = function(connection)
+        except BaseException:
+            pool.putconn(connection)  # which makes another if this one is closed
+            raise
+        self._idle.append(connection)
+        if self.waiting or pool.closed or connection.used > self._return_at:
+            self._return_idle(pool)
+        return returned
 
     def _require_ready(self, deadline: float) -> None:
         if not self._ready:
@@ -114,30 +128,46 @@ class Connections:
         deadline: float,
         since: float = 0.0,
     ) -> PGresult:
-        connection = self._take(deadline, since)
-        try:
-            return connection.ask(statement, values, min(seconds, deadline - monotonic()))
-        finally:
-            self._give_back(connection)
+        return self._lend(
+            lambda connection: connection.ask(
+                statement, values, min(seconds, deadline - monotonic())
+            ),
+            deadline,
+            since,
+        )
 
-    def _take(self, deadline: float, since: float = 0.0) -> Connection:
-        """Take a connection out of the pool that was made after `since`, and is not stale."""
-        pool = self._pool or self._open()
+    def _take(self, pool: ConnectionPool[Connection], deadline: float, since: float) -> Connection:
+        """Take a connection that was made after `since`, and is not stale."""
         while True:
             try:
-                connection = pool.getconn(min(WAIT, deadline - monotonic()))
-            except PoolTimeout:
-                raise self._unavailable() from None
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._wait(pool, deadline)
             if connection.made >= since and not connection.is_stale:
                 return connection
             connection.close()
-            self._give_back(connection)
-
-    def _give_back(self, connection: Connection) -> None:
-        """Return a connection; the pool makes another one for it if it is closed."""
-        pool = self._pool
-        if pool is not None:
             pool.putconn(connection)
+
+    def _wait(self, pool: ConnectionPool[Connection], deadline: float) -> Connection:
+        """Take a connection from the pool. TimeoutError if it has none in time."""
+        with self._lock:
+            self.waiting += 1
+        try:
+            if self._idle:  # since just now: who gives one back from now on gives it to the pool
+                self._return_idle(pool)
+            return pool.getconn(min(WAIT, deadline - monotonic()))
+        except PoolTimeout:
+            raise self._unavailable() from None
+        finally:
+            with self._lock:
+                self.waiting -= 1
+
+    def _return_idle(self, pool: ConnectionPool[Connection]) -> None:
+        """Give the pool what is idle here."""
+        self._return_at = monotonic() + LOAN
+        with suppress(IndexError):  # raised when none is left; other threads take them, too
+            while True:
+                pool.putconn(self._idle.pop())
 
     def _open(self) -> ConnectionPool[Connection]:
         with self._lock:
