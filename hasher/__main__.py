@@ -9,6 +9,7 @@ from flask.cli import ScriptInfo
 
 from hasher import __version__, create_app
 from hasher.cli import store_cli
+from hasher.cpus import available_cpus
 from hasher.settings import Settings
 
 CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
@@ -48,7 +49,7 @@ def tune(options: tuple[str, ...]) -> None:
     """Find the workers and threads that serve the most on this machine."""
     from hasher_tune import command  # noqa: PLC0415 - which the service does without
 
-    command.run(options)
+    command.run(options, available_cpus())
 
 
 main.add_command(store_cli)

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo
 
+from hasher.cpus import available_cpus
 from hasher.stores import Location, Resources, locate
 from hasher.stores.memory import MemoryLocation
-from hasher_tune.cpus import available_cpus
 
 MiB = 1024 * 1024
 YEAR = 365 * 24 * 60 * 60  # seconds

@@ -4,29 +4,30 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hasher_tune import answer, search, traffic
-from hasher_tune.cpus import available_cpus
 from hasher_tune.servers import Failed
 from hasher_tune.stores import STORES
 from hasher_tune.traffic import MIXES
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Search as the command line says, and print the answer."""
-    options = parsed(arguments)
+def run(arguments: Sequence[str], cpus: int) -> None:
+    """Search as the command line says, and print the answer.
+
+    `cpus` is how many CPUs a service takes itself to have.
+    """
+    options = parsed(arguments, cpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services end with it
     try:
-        tune(options)
+        tune(options, cpus)
     except (Failed, OSError) as failure:
         sys.exit(f"hasher tune: {failure}.")
     except KeyboardInterrupt:
         sys.exit("hasher tune: stopped.")
 
 
-def tune(options: argparse.Namespace) -> None:
+def tune(options: argparse.Namespace, cpus: int) -> None:
     """Search, keep the figures if there is a folder for them, and print the answer."""
     mix = MIXES[options.load]
     if options.replay:
@@ -40,8 +41,10 @@ def tune(options: argparse.Namespace) -> None:
         options.minutes,
         options.connections,
         options.cores,
+        options.clients,
+        cpus,
     )
-    found = search.tune(replace(question, clients=options.clients), say)
+    found = search.tune(question, say)
     if options.results:
         answer.write(question, found, options.results)
     if options.write:
@@ -54,7 +57,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+def parsed(arguments: Sequence[str], cpus: int) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         prog="hasher tune", description="The settings that serve the most on this machine."
@@ -76,7 +79,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="at most")
     parser.add_argument("--connections", type=positive, default=32)
     parser.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
-    parser.add_argument("--clients", type=positive, default=max(1, available_cpus() // 4))
+    parser.add_argument("--clients", type=positive, default=max(1, cpus // 4))
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="an environment file to set it in"
     )

@@ -163,12 +163,13 @@ class Race(Generic[C]):
         return any(map(self._is_good, self.left))
 
     @property
-    def choice(self) -> C:
+    def choices(self) -> list[C]:
         """The simplest than which no other is better by a difference that matters.
 
         Until that is decided, it is the best so far.
         """
-        return min(filter(self._is_good, self.left), default=self.best)
+        good = [one for one in self.left if self._is_good(one)] or [self.best]
+        return [one for one in good if not any(other < one for other in good)]
 
     def _is_good(self, candidate: C) -> bool:
         """Whether no other left is better by more than NEAR, each with the chance DOUBT.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from math import exp, log
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,6 @@ from typing import Self
 
 from hasher_tune import limits, seeds
 from hasher_tune.clients import Answers, Clients, Plan, Step
-from hasher_tune.cpus import available_cpus
 from hasher_tune.processes import free_ports
 from hasher_tune.race import FIRST_LOOK, Interval, Race, paired
 from hasher_tune.servers import Failed, Server
@@ -35,19 +35,23 @@ RISE = 1.07  # from one rate to the next
 STEPS = 20  # at most, in one measurement
 ANEW = 0.25  # of the time, for measuring the answer against the defaults
 PAIRS = range(6, 61)  # how many measurements that is of each
-MOST_THREADS = 64
+THREADS = (2, 4, 8, 16)  # of the first candidates; a worker runs two at least
+FEWEST, MOST = 2, 64  # threads
 COMMAND = [sys.executable, "-m", "hasher", "serve"]
 ROOM = str(8 * 2**30)  # for HASHER_MEMORY_LIMIT: what is written meanwhile must not fill the store
 FEW = 5  # candidates left, at most, when others join: each takes its time in every block
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Setting:
-    """What an operator sets."""
+    """What an operator sets. The simpler of two is the lesser."""
 
     workers: int
     threads: int
     pinned: bool = False
+
+    def __lt__(self, other: Self) -> bool:
+        return (self.workers, self.threads) < (other.workers, other.threads)
 
     def variables(self) -> dict[str, str]:
         """Return the setting as environment variables."""
@@ -76,6 +80,8 @@ class Question:
     """The server's, as taskset takes them; the clients have the others. None: all share all."""
     clients: int = 1
     """Processes that ask."""
+    cpus: int = os.cpu_count() or 1
+    """How many a service takes itself to have."""
 
     @property
     def server_cores(self) -> set[int]:
@@ -95,13 +101,13 @@ class Question:
 
     def default(self) -> Setting:
         """Return what hasher does by default."""
-        workers = min(len(self.server_cores), available_cpus())
+        workers = min(len(self.server_cores), self.cpus)
         return Setting(1 if self.store == "memory" else workers, 8)
 
     def first(self) -> list[Setting]:
         """Return the candidates of the first block."""
-        workers = {1, self.default().workers}
-        return sorted({Setting(number, threads) for number in workers for threads in (2, 8)})
+        workers = sorted({1, self.default().workers})
+        return [Setting(*one) for one in product(workers, THREADS, (False, True))]
 
     def neighbours(self, of: Setting) -> list[Setting]:
         """Return what differs from `of` by one step, within what may be tried."""
@@ -112,7 +118,7 @@ class Question:
         return [
             one
             for one in near
-            if 1 <= one.workers <= self.most_workers and 1 <= one.threads <= MOST_THREADS
+            if 1 <= one.workers <= self.most_workers and FEWEST <= one.threads <= MOST
         ]
 
 
@@ -337,7 +343,7 @@ class Search:
 
     def finish(self, begin: float, end: float) -> Found:
         """Measure the answer anew, beside the defaults."""
-        race, field, choice = self.race, self.field, self.race.choice
+        race, field, choice = self.race, self.field, self.choice()
         standings = [
             Standing(one, race.against(one, race.best), is_left=True) for one in sorted(race.left)
         ]
@@ -369,6 +375,10 @@ class Search:
             taken=self.limits.taken(field.servers[answer], answer.workers, answer.threads),
             refused=[f"{one}: {reason}" for one, reason in self.refused.items()],
         )
+
+    def choice(self) -> Setting:
+        """Return what came out of the race: of the simplest, the one with the lowest p99."""
+        return min(self.race.choices, key=self.field.p99)
 
     def answered(self, gain: Interval, choice: Setting) -> Setting:
         """What to set: the choice, or the defaults if they may still be as good."""

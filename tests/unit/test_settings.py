@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hasher.cpus import available_cpus
 from hasher.settings import InvalidSetting, Settings, allowed
-from hasher_tune.cpus import available_cpus
 
 TOLD = Path(__file__).parents[2] / "docs" / "settings.md"
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from hasher.cpus import available_cpus
 from hasher.settings import Settings
 from hasher_tune import answer
 from hasher_tune.clients import Answers, Clients
@@ -101,17 +102,20 @@ def test_the_defaults_are_those_of_hasher() -> None:
     settings = Settings.from_environ({})
     assert QUESTION.default() == Setting(settings.workers, settings.threads)
     shared = Settings.from_environ({"HASHER_STORE": "sqlite:///x.db"})
-    assert Question("sqlite", MIXES["reads"]).default() == Setting(shared.workers, shared.threads)
+    asked = Question("sqlite", MIXES["reads"], cpus=available_cpus())
+    assert asked.default() == Setting(shared.workers, shared.threads)
 
 
 def test_the_defaults_are_among_the_first_candidates_and_neighbours_are_one_step_away() -> None:
-    asked = Question("sqlite", MIXES["reads"], cores="0-1")
+    asked = Question("sqlite", MIXES["reads"], cores="0-1", cpus=2)
     assert asked.default() in asked.first()
+    assert len(asked.first()) == 2 * 4 * 2  # workers, threads, pinned or not
     assert set(asked.neighbours(Setting(2, 8))) == {
         *(Setting(4, 8), Setting(1, 8), Setting(2, 16), Setting(2, 4)),
         Setting(2, 8, pinned=True),
     }
     assert {one.workers for one in QUESTION.neighbours(Setting(1, 8))} == {1}
+    assert {one.threads for one in QUESTION.neighbours(Setting(1, 2))} == {2, 4}
 
 
 def test_the_rate_is_where_p99_passes_the_limit() -> None:
@@ -125,6 +129,16 @@ def test_a_failed_request_is_infinitely_late() -> None:
     answers = Answers(2.0, [0.001] * 97 + [inf] * 3)
     assert answers.rate == 48.5
     assert answers.p99 == inf
+
+
+def test_of_the_simplest_the_one_with_the_lower_p99_is_chosen(tmp_path: Path) -> None:
+    field = Field(QUESTION, "memory://", tmp_path, cast("Clients", None))
+    search = Search(field, Limits(files=10_000, store=None, clients=32), say=lambda _: None)
+    while not search.race.is_decided:
+        search.race.add(dict.fromkeys(search.race.left, 1000.0))
+    field.answers[Setting(1, 2)].append(Answers(1.0, [0.004]))
+    field.answers[Setting(1, 2, pinned=True)].append(Answers(1.0, [0.003]))
+    assert search.choice() == Setting(1, 2, pinned=True)
 
 
 class Late(Field):
@@ -145,9 +159,9 @@ def test_no_rate_is_recommended_at_which_p99_is_above_the_limit(tmp_path: Path) 
         search.finish(begin=0.0, end=0.0)
 
 
-def test_the_defaults_follow_a_limit_of_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasher_tune.search.available_cpus", lambda: 1)
-    assert Question("sqlite", MIXES["reads"], cores="0-7").default() == Setting(1, 8)
+def test_the_defaults_follow_a_limit_of_cpus() -> None:
+    asked = Question("sqlite", MIXES["reads"], cores="0-7", cpus=1)
+    assert asked.default() == Setting(1, 8)
 
 
 def test_settings_beyond_a_limit_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""How many CPUs a process may use: for the defaults of the service, and for the search."""
+"""How many CPUs this process may use: as many workers are the default."""
 
 import os
 from contextlib import suppress
