@@ -166,9 +166,10 @@ class Race(Generic[C]):
     def choices(self) -> list[C]:
         """The simplest than which no other is better by a difference that matters.
 
-        Until that is decided, it is the best so far.
+        Until that is decided, the simplest that seem so.
         """
-        good = [one for one in self.left if self._is_good(one)] or [self.best]
+        good = [one for one in self.left if self._is_good(one)]
+        good = good or [one for one in self.left if self._seems_good(one)]
         return [one for one in good if not any(other < one for other in good)]
 
     def _is_good(self, candidate: C) -> bool:
@@ -179,6 +180,11 @@ class Race(Generic[C]):
         """
         pairs = [self._differences(candidate, one) for one in self.left if one != candidate]
         return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
+
+    def _seems_good(self, candidate: C) -> bool:
+        """Whether no other left has been better by more than NEAR so far."""
+        logs = self._differences(candidate, self.best)
+        return candidate == self.best or (bool(logs) and fmean(logs) > log(1 - NEAR))
 
     def _low(self, logs: list[float]) -> float:
         """Where a ratio begins, with the chance DOUBT that it is less."""

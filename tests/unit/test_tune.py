@@ -109,7 +109,7 @@ def test_the_defaults_are_those_of_hasher() -> None:
 def test_the_defaults_are_among_the_first_candidates_and_neighbours_are_one_step_away() -> None:
     asked = Question("sqlite", MIXES["reads"], cores="0-1", cpus=2)
     assert asked.default() in asked.first()
-    assert len(asked.first()) == 2 * 4 * 2  # workers, threads, pinned or not
+    assert len(asked.first()) == 2 * 2 * 2  # workers, threads, pinned or not
     assert set(asked.neighbours(Setting(2, 8))) == {
         *(Setting(4, 8), Setting(1, 8), Setting(2, 16), Setting(2, 4)),
         Setting(2, 8, pinned=True),
