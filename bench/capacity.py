@@ -10,7 +10,7 @@ from typing import Any
 from bench.contenders import COLD_FRONT, FRONT, HASHER, TWO_WORKERS
 from bench.report import spread, table, values
 
-BYTES = {"memory": 267, "sqlite": 192, "redis": 261}  # that a message of 100 bytes takes
+BYTES = {"memory": 267, "sqlite": 192, "redis": 261, "postgresql": 268}  # of a message of 100 bytes
 OVERHEAD = 161  # of which in Redis, whatever the message's size
 HEAD = 450  # bytes of an answer's head
 USED = 0.6  # of each core: the rest is for bursts, and for the machine that is down

@@ -159,18 +159,18 @@ class Race(Generic[C]):
 
     @property
     def is_decided(self) -> bool:
-        """Whether one is left than which no other is better by a difference that matters."""
-        return any(map(self._is_good, self.left))
+        """Whether no other left is better than the choice by a difference that matters."""
+        return any(map(self._is_good, self.choices))
 
     @property
     def choices(self) -> list[C]:
-        """The simplest than which no other is better by a difference that matters.
+        """The simplest of those than which none seems better by a difference that matters.
 
-        Until that is decided, the simplest that seem so.
+        Several are equally simple; if it is certain of some, it is those.
         """
-        good = [one for one in self.left if self._is_good(one)]
-        good = good or [one for one in self.left if self._seems_good(one)]
-        return [one for one in good if not any(other < one for other in good)]
+        seem = [one for one in self.left if self._seems_good(one)]
+        simplest = [one for one in seem if not any(other < one for other in seem)]
+        return list(filter(self._is_good, simplest)) or simplest
 
     def _is_good(self, candidate: C) -> bool:
         """Whether no other left is better by more than NEAR, each with the chance DOUBT.

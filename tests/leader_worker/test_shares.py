@@ -27,7 +27,7 @@ class Worker:
 
     def welcome(self, accepted: socket.socket, client: Any) -> Connection:
         """Make a connection of an accepted socket."""
-        accepted.setblocking(False)
+        accepted.settimeout(0)
         return Connection(LeadersSocket(fileno=accepted.detach()), client, None, {})
 
     def next_client(self) -> Any:

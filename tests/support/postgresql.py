@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import psycopg
 
-from tests.support.servers import free_ports, in_use, skip, until
+from tests.support.servers import free_ports, in_use, program, skip, until
 from tests.support.service import is_running
 
 
@@ -36,6 +36,26 @@ def run(name: str, *arguments: str) -> None:
     """Run one of the server's programs to its end."""
     command = [executable(name), *arguments]
     subprocess.run(command, check=True, capture_output=True, cwd="/", **UNPRIVILEGED)
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of `size` bytes, in memory, for the server's files."""
+    folder.mkdir()
+    mount, umount = program("mount", "mount"), program("umount", "mount")
+    made = [mount, "-o", f"size={size},mode=0777", "-t", "tmpfs", "small", str(folder)]
+    if subprocess.run(made, check=False, capture_output=True).returncode:
+        skip("Mounting a file system is not allowed: run the tests as root.")
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, "--lazy", str(folder)], check=True)
+
+
+def resize(disk: Path, size: int) -> None:
+    """Give a small disk another size, in bytes."""
+    remount = [program("mount", "mount"), "-o", f"remount,size={size}", str(disk)]
+    subprocess.run(remount, check=True)
 
 
 class PostgreSQLServer:

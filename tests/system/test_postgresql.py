@@ -7,15 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.load import Load
 from tests.support.outages import assert_recovers, assert_unavailable, status
-from tests.support.postgresql import PostgreSQLServer
+from tests.support.postgresql import PostgreSQLServer, resize, small_disk
 from tests.support.servers import until
 from tests.support.service import BIN, ROOT, Service, plain_environ, refused_start
 
@@ -45,22 +46,26 @@ def name_of(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def test_the_threads_of_the_command_line_have_a_connection_each(
-    tmp_path: Path, server: PostgreSQLServer
+@pytest.mark.parametrize(
+    ("options", "threads"), [((), 2), (("--threads", "3"), 3)], ids=["one", "command line"]
+)
+def test_every_thread_that_runs_has_a_connection(
+    tmp_path: Path, server: PostgreSQLServer, options: tuple[str, ...], threads: int
 ) -> None:
+    """With HASHER_THREADS=1 two run; gunicorn's command line comes before the variable."""
     env = {"HASHER_STORE": server.url, "HASHER_THREADS": "1", "WEB_CONCURRENCY": "1"}
-    with Service(tmp_path / "log", "--threads", "2", **env) as service:  # type: ignore[arg-type] # all are settings
-        until(lambda: both_wait_for_a_lock(service, server))
+    with Service(tmp_path / "log", *options, **env) as service:  # type: ignore[arg-type] # all are settings
+        until(lambda: wait_for_a_lock(service, server, threads))
 
 
-def both_wait_for_a_lock(service: Service, server: PostgreSQLServer) -> bool:
-    """Whether two requests wait in the server at once."""
+def wait_for_a_lock(service: Service, server: PostgreSQLServer, count: int) -> bool:
+    """Whether so many requests wait in the server at once."""
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    with ThreadPoolExecutor(2) as pool, closing(server.client()) as client, client.transaction():
+    with ThreadPoolExecutor() as pool, closing(server.client()) as client, client.transaction():
         client.execute(f"LOCK TABLE {TABLE}")
-        reads = [pool.submit(service.get, "0" * 64) for _ in range(2)]
-        until(lambda: len(server.execute(waiting)) == 2 or all(read.done() for read in reads))
-        return len(server.execute(waiting)) == 2
+        reads = [pool.submit(service.get, "0" * 64) for _ in range(count)]
+        until(lambda: len(server.execute(waiting)) == count or all(read.done() for read in reads))
+        return len(server.execute(waiting)) == count
 
 
 def test_a_database_that_is_missing_is_503_until_it_is_made(
@@ -159,11 +164,39 @@ def test_a_standby_ends_the_start_with_one_line(server: PostgreSQLServer, tmp_pa
     assert "name its primary" in lines[0]
 
 
-def test_a_full_disk_is_507_for_new_messages_only(tmp_path: Path) -> None:
+Full = Iterator[tuple[PostgreSQLServer, Callable[[], None]]]
+
+
+@contextmanager
+def limited_files() -> Full:
+    """A server whose files may not grow, and a function that lets them."""
     # Half a page more than a whole number of them, which is how a disk is met that is full.
     with PostgreSQLServer(largest=20 * MiB + 4096) as server:
+
+        def make_room() -> None:
+            server.stop()
+            server.largest = -1
+            server.start()
+
+        yield server, make_room
+
+
+@contextmanager
+def small_tablespace() -> Full:
+    """A server with its tables on a small disk, and a function that makes the disk larger."""
+    with PostgreSQLServer() as server, small_disk(server.folder / "small", 20 * MiB) as disk:
+        server.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        server.execute("ALTER DATABASE postgres SET default_tablespace = small")
+        yield server, lambda: resize(disk, 200 * MiB)
+
+
+@pytest.mark.parametrize("full", [limited_files, small_tablespace])
+def test_a_full_disk_is_507_for_new_messages_only(
+    tmp_path: Path, full: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    with full() as (server, make_room):
         env = {"HASHER_STORE": server.url, "HASHER_MAX_MESSAGE_BYTES": str(4 * MiB)}
-        with Service(tmp_path / "log", **env) as service:  # type: ignore[arg-type] # all are settings
+        with Service(tmp_path / "log", **env) as service:
             known = service.post("known").json["digest"]
             statuses = [service.post("x" * 3 * MiB + str(number)).status for number in range(10)]
             assert set(statuses) == {201, 507}
@@ -174,9 +207,7 @@ def test_a_full_disk_is_507_for_new_messages_only(tmp_path: Path) -> None:
             bulk = b'{"message":"known"}\n{"message":"%s"}\n' % (b"y" * 3 * MiB)
             kind = {"Content-Type": "application/x-ndjson"}
             assert service.request("POST", "/messages", bulk, kind).status == 507
-            server.stop()
-            server.largest = -1
-            server.start()
+            make_room()
             assert_recovers(service, known)
             assert service.post("x" * 3 * MiB + "new").status == 201
 
