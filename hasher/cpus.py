@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: as many workers are the default."""
+"""How many CPUs this process may use: the default number of workers."""
 
 import os
 from contextlib import suppress

@@ -176,6 +176,7 @@ class Settings(
     @property
     def resources(self) -> Resources:
         """What the store of one process may use."""
+        # A worker runs two threads at least (leader_worker/threads.py).
         return Resources(memory_limit=self.memory_limit, threads=max(2, self.threads))
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hasher_tune.race import NEAR
 from hasher_tune.search import Found, Question, Setting, Standing
 
 WIDTH, ROW, LEFT = 720, 26, 130  # of the picture, in pixels
@@ -57,7 +58,7 @@ def others(found: Found) -> str:
     if not rest:
         return "Every other candidate is certainly slower."
     if found.is_decided:
-        return f"Not better by more than 3 %, and not certainly slower: {'; '.join(rest)}."
+        return f"Not better by more than {NEAR:.0%}, and not certainly slower: {'; '.join(rest)}."
     return f"Time was up: still open are {'; '.join(rest)}. Set the above meanwhile."
 
 

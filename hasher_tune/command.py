@@ -15,7 +15,7 @@ from hasher_tune.traffic import MIXES
 def run(arguments: Sequence[str], cpus: int) -> None:
     """Search as the command line says, and print the answer.
 
-    `cpus` is how many CPUs a service takes itself to have.
+    `cpus` is the number of CPUs that a service may use.
     """
     options = parsed(arguments, cpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services end with it

@@ -12,7 +12,7 @@ from math import exp, inf, log, sqrt
 from statistics import NormalDist, fmean
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-ERROR = 0.05  # the chance that any of all intervals of a race, at any look, misses the truth
+ERROR = 0.05  # the chance that the interval of any given pair, at any look, misses the truth
 DOUBT = 0.05  # the chance that another is better by more than NEAR, at one look
 NEAR = 0.03  # a difference that does not matter
 FIRST_LOOK = 3  # blocks
@@ -33,7 +33,7 @@ class Interval:
 
 
 def student(probability: float, freedom: float) -> float:
-    """Return Student's quantile, by Fisher's expansion; 1 % off at worst from 5 degrees on."""
+    """Return Student's quantile, by Fisher's expansion; 2 % off at worst from 6 degrees on."""
     z = NormalDist().inv_cdf(probability)
     terms = (
         (z**3 + z) / 4,
@@ -164,13 +164,18 @@ class Race(Generic[C]):
 
     @property
     def choices(self) -> list[C]:
-        """The simplest of those than which none seems better by a difference that matters.
+        """The simplest candidates that no other seems to beat by a difference that matters.
 
-        Several are equally simple; if it is certain of some, it is those.
+        Several can be equally simple; then those that are certain, if any is.
         """
         seem = [one for one in self.left if self._seems_good(one)]
         simplest = [one for one in seem if not any(other < one for other in seem)]
         return list(filter(self._is_good, simplest)) or simplest
+
+    def lead(self, candidate: C) -> float:
+        """Return the logarithm of its mean ratio to the best."""
+        logs = self._differences(candidate, self.best)
+        return Sample.of(logs).mean if len(logs) >= FIRST_LOOK else -inf
 
     def _is_good(self, candidate: C) -> bool:
         """Whether no other left is better by more than NEAR, each with the chance DOUBT.
@@ -182,9 +187,8 @@ class Race(Generic[C]):
         return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
 
     def _seems_good(self, candidate: C) -> bool:
-        """Whether no other left has been better by more than NEAR so far."""
-        logs = self._differences(candidate, self.best)
-        return candidate == self.best or (bool(logs) and fmean(logs) > log(1 - NEAR))
+        """Whether the best has not been better by more than NEAR so far."""
+        return candidate == self.best or self.lead(candidate) > log(1 - NEAR)
 
     def _low(self, logs: list[float]) -> float:
         """Where a ratio begins, with the chance DOUBT that it is less."""
@@ -193,8 +197,9 @@ class Race(Generic[C]):
     def against(self, one: C, other: C) -> Interval:
         """Return the ratio of one to another in the blocks that both were measured in.
 
-        All intervals of all looks hold together with the probability 1 - ERROR: each look takes a
-        share of ERROR (1/2, 1/6, 1/12, …), each of its comparisons an equal part of that.
+        Each look takes a share of ERROR (1/2, 1/6, 1/12, …), and each of its comparisons an equal
+        part of that. So the candidate that is truly the best is dropped with the chance ERROR / 2
+        at most, however often one looks and whichever other one is taken for the best.
         """
         logs = self._differences(one, other)
         if len(logs) < FIRST_LOOK:

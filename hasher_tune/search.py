@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from math import exp, log
+from math import exp, inf, log
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -80,8 +80,8 @@ class Question:
     """The server's, as taskset takes them; the clients have the others. None: all share all."""
     clients: int = 1
     """Processes that ask."""
-    cpus: int = os.cpu_count() or 1
-    """How many a service takes itself to have."""
+    cpus: int = 1
+    """The CPUs that a service may use, which are its default number of workers."""
 
     @property
     def server_cores(self) -> set[int]:
@@ -202,8 +202,7 @@ class Field:
 
     def p99(self, setting: Setting) -> float:
         """Return the 99th percentile of latencies, in seconds: the median of all measurements."""
-        found = [answers.p99 for answers in self.answers[setting]]
-        return float(median(found)) if found else 0.0
+        return float(median([answers.p99 for answers in self.answers[setting]] or [inf]))
 
 
 def listed(cores: str) -> set[int]:
@@ -377,7 +376,12 @@ class Search:
         )
 
     def choice(self) -> Setting:
-        """Return what came out of the race: of the simplest, the one with the lowest p99."""
+        """Return what came out of the race; of equally simple ones, that with the lower p99.
+
+        If p99 is given, every candidate is measured where it has that: then the faster one.
+        """
+        if self.field.question.latency:
+            return max(self.race.choices, key=self.race.lead)
         return min(self.race.choices, key=self.field.p99)
 
     def answered(self, gain: Interval, choice: Setting) -> Setting:

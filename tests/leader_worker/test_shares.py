@@ -1,9 +1,10 @@
-"""How workers share new connections, by order: here both of them run in this thread."""
+"""How two workers share new connections; both run in this thread, so the order is fixed."""
 
 import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,13 +15,14 @@ from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket
 
 LONG = 60.0  # seconds
+AGES = count(1)
 
 
 class Worker:
     """A worker as its share sees it, with the connections that it has."""
 
-    def __init__(self, age: int, listener: socket.socket) -> None:
-        self.age = age
+    def __init__(self, listener: socket.socket) -> None:
+        self.age = next(AGES)
         self.share = Share(self)
         self.connections = Connections([listener], 100, self.share, logging.getLogger())
         self.connections.listen(lambda _: self.welcome, lambda: None, lambda: None)
@@ -44,7 +46,7 @@ class Front:
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self.busy, self.other = Worker(1, self.listener), Worker(2, self.listener)
+        self.busy, self.other = Worker(self.listener), Worker(self.listener)
         self.clients: list[socket.socket] = []
 
     def connect(self) -> Any:
@@ -56,13 +58,14 @@ class Front:
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    """One whose first worker has six connections, and the second none."""
+    """Return a front whose first worker has six connections and whose second has none."""
     with ExitStack() as stack:
         made = Front(stack)
         for _ in range(6):
             assert made.connect() == made.busy.next_client()
         yield made
         for worker in made.busy, made.other:
+            worker.share.leave()
             for conn in list(worker.connections.all):
                 worker.connections.end(conn)
 

@@ -22,7 +22,7 @@ from hasher.stores import (
 )
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.postgresql import pool
-from hasher.stores.postgresql.connection import Connection
+from hasher.stores.postgresql.connection import Connection, Statement
 from hasher.stores.postgresql.location import PostgreSQLLocation
 from hasher.stores.postgresql.pool import Connections
 from hasher.stores.tombstone import MARK
@@ -371,6 +371,49 @@ def test_the_pool_gets_idle_connections_back_and_may_close_them(
     monkeypatch.setattr(connections, "_return_at", 0.0)
     connections.use(lambda connection: setattr(connection, "_expire_at", 0.0))
     assert session(connections) != before
+
+
+SLEEP = Statement(b"sleep", b"SELECT pg_sleep(5)", ())
+ONE = Statement(b"one", b"SELECT 1", ())
+
+
+def test_a_statement_for_which_no_time_is_left_is_given_up(connections: Connections) -> None:
+    with pytest.raises(TimeoutError):
+        connections.use(lambda connection: connection.ask(SLEEP, [], -0.1))
+    assert connections.ask(ONE).ntuples == 1
+
+
+def test_all_that_is_done_over_a_connection_ends_in_time(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement of psycopg's own, as when the table is made, has no other limit than this."""
+    monkeypatch.setattr(pool, "LIMIT", 0.2)
+    with pytest.raises(TimeoutError):
+        connections.use(lambda connection: connection.execute("SELECT pg_sleep(0.6)"))
+
+
+def test_a_warning_belongs_to_the_statement_that_it_came_with(connections: Connections) -> None:
+    warns = Statement(b"", b"DO $$BEGIN RAISE WARNING 'a'; RAISE WARNING 'b'; END$$", ())
+    with pytest.raises(psycopg.OperationalError, match="the server warns: a, b"):
+        connections.ask(warns)
+    connections.use(lambda connection: connection.execute(warns.text))
+    assert connections.ask(ONE).ntuples == 1
+
+
+def test_the_reason_for_which_the_server_ends_a_connection_is_told(
+    server: PostgreSQLServer, connections: Connections
+) -> None:
+    victim = session(connections)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(connections.use, lambda it: it.ask(SLEEP, [], 5))
+        until(
+            lambda: number(
+                server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            )
+        )
+        server.execute(f"SELECT pg_terminate_backend({victim})")
+        with pytest.raises(psycopg.OperationalError, match="administrator command"):
+            asked.result()
 
 
 def test_pgbouncer_in_transaction_mode_is_spoken_to_without_preparing(

@@ -38,15 +38,22 @@ def run(name: str, *arguments: str) -> None:
     subprocess.run(command, check=True, capture_output=True, cwd="/", **UNPRIVILEGED)
 
 
+def own(folder: Path) -> None:
+    """Give a folder to the server."""
+    if UNPRIVILEGED:
+        shutil.chown(folder, UNPRIVILEGED["user"], UNPRIVILEGED["group"])
+
+
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
     """A file system of `size` bytes, in memory, for the server's files."""
     folder.mkdir()
     mount, umount = program("mount", "mount"), program("umount", "mount")
-    made = [mount, "-o", f"size={size},mode=0777", "-t", "tmpfs", "small", str(folder)]
+    made = [mount, "-o", f"size={size}", "-t", "tmpfs", "small", str(folder)]
     if subprocess.run(made, check=False, capture_output=True).returncode:
         skip("Mounting a file system is not allowed: run the tests as root.")
     try:
+        own(folder)
         yield folder
     finally:
         subprocess.run([umount, "--lazy", str(folder)], check=True)
@@ -87,8 +94,7 @@ class PostgreSQLServer:
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="hasher-postgresql-"))
-        if UNPRIVILEGED:
-            shutil.chown(self.folder, UNPRIVILEGED["user"], UNPRIVILEGED["group"])
+        own(self.folder)
         try:
             self.make()
             self.start()

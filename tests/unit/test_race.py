@@ -149,6 +149,22 @@ def test_ties_are_decided_for_the_simplest() -> None:
     assert (2, 2) in race.gone
 
 
+def test_one_that_was_measured_once_is_no_choice() -> None:
+    race = Race([(2, 8), (2, 16)])
+    for _ in range(10):
+        race.add({(2, 8): 1.0, (2, 16): 1.0})
+    race.join((1, 2))
+    race.add({(2, 8): 0.5, (2, 16): 1.0, (1, 2): 0.6})
+    assert race.choices == [(2, 8)]
+
+
+def test_bursts_do_not_change_what_seems_good() -> None:
+    race = Race([(1, 2), (2, 2)])
+    for block in range(20):
+        race.add({(1, 2): 0.5 if block in {3, 11} else 1.0, (2, 2): 1.0})
+    assert race.choices == [(1, 2)]
+
+
 def test_what_is_somewhat_slower_keeps_no_race_open() -> None:
     """It need not leave: it is enough that it is not better than the choice."""
     race = Race([(1, 2), (2, 2)])

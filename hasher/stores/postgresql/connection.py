@@ -6,6 +6,7 @@ take as much processor time as the rest of a read.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from select import POLLIN, poll
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -20,7 +21,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
 SPEED = 20_000_000  # bytes of a large message that give a statement a second more
-MOMENT = 0.001  # seconds that psycopg has to take an answer which has come
+MOMENT = 0.001  # seconds that are waited at least: psycopg takes 0 for no limit
 CANCEL = 0.2  # seconds for asking the server to give a statement up
 IDLE = 1.0  # seconds without use after which a connection is looked at before it is used again
 BINARY = 1
@@ -44,10 +45,13 @@ class Connection(psycopg.Connection[TupleRow]):
 
     prepares = True
     """Whether the server keeps prepared statements for this connection."""
+    deadline: float
+    """The time by which the thread that uses it must have its answers."""
 
     def __init__(self, pgconn: PGconn, row_factory: Any = tuple_row) -> None:
         super().__init__(pgconn, row_factory)
         self.made = self.used = monotonic()
+        self.deadline = inf
         self._sent: set[bytes] = set()
         self._warnings: list[str] = []
         self._poll = poll()
@@ -71,7 +75,7 @@ class Connection(psycopg.Connection[TupleRow]):
     @property
     def is_stale(self) -> bool:
         """Whether it was not used lately, and the server has closed it meanwhile."""
-        return monotonic() - self.used > IDLE and (self.closed or bool(self._poll.poll(0)))
+        return monotonic() - self.used > IDLE and bool(self._poll.poll(0))
 
     def ask(self, statement: Statement, values: Sequence[bytes], seconds: float) -> PGresult:
         """Return what the server answers to `statement`.
@@ -79,37 +83,38 @@ class Connection(psycopg.Connection[TupleRow]):
         Raises a psycopg.Error with the server's error in one line, Lost if the connection ended,
         and TimeoutError if no answer came; the connection is closed then.
         """
-        seconds += sum(map(len, values)) / SPEED
+        until = min(monotonic() + seconds, self.deadline) + sum(map(len, values)) / SPEED
         formats = [BINARY] * len(values)
+        self._warnings.clear()
         if not self.prepares:
             self.pgconn.send_query_params(statement.text, values, statement.types, formats, BINARY)
-            return self._answer(seconds)
+            return self._answer(until)
         if statement.name not in self._sent:
             self.pgconn.send_prepare(statement.name, statement.text, statement.types)
-            self._answer(seconds)
+            self._answer(until)
             self._sent.add(statement.name)
         self.pgconn.send_query_prepared(statement.name, values, formats, BINARY)
-        return self._answer(seconds)
+        return self._answer(until)
 
-    def _answer(self, seconds: float) -> PGresult:
+    def _answer(self, until: float) -> PGresult:
         """Wait for the results of what was sent, and return the last."""
-        for result in (results := self._results(seconds)):
+        for result in (results := self._results(until)):
             if result.status == ExecStatus.FATAL_ERROR:
                 raise self._failure(result)
         if self._warnings:
             # The one known: a commit whose wait for a standby was cancelled is on this server only.
-            raise psycopg.OperationalError(f"the server warns: {self._warnings.pop()}")
+            raise psycopg.OperationalError(f"the server warns: {', '.join(self._warnings)}")
         self.used = monotonic()
         return results[-1]
 
-    def _results(self, seconds: float) -> list[PGresult]:
+    def _results(self, until: float) -> list[PGresult]:
         """Receive what comes first, which nearly always is all, and the rest as psycopg does.
 
-        Its way alone would be a tenth of the time that a request takes.
+        psycopg's loop alone takes much more processor time.
         """
-        deadline, pgconn = monotonic() + seconds, self.pgconn
+        pgconn = self.pgconn
         try:
-            if not pgconn.flush() and self._poll.poll(seconds * 1000):
+            if not pgconn.flush() and self._poll.poll(rest(until) * 1000):
                 pgconn.consume_input()
         except psycopg.OperationalError as error:
             raise Lost(one_line(error)) from None
@@ -118,8 +123,12 @@ class Connection(psycopg.Connection[TupleRow]):
             if (result := pgconn.get_result()) is None:
                 return results
             results.append(result)
-        rest = max(MOMENT, deadline - monotonic())
-        return [*results, *self.wait(execute(pgconn), timeout=rest)]
+        try:
+            return [*results, *self.wait(execute(pgconn), timeout=rest(until))]
+        except Lost:
+            if not results:  # of which the last says why the server has ended the connection
+                raise
+            return results
 
     def _failure(self, result: PGresult) -> psycopg.Error:
         """Return the error in a result, without its details, which can hold a message."""
@@ -128,9 +137,13 @@ class Connection(psycopg.Connection[TupleRow]):
         return Lost(text) if self.closed else type(error)(text)
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait as psycopg does, but no longer than OPERATE unless `timeout` says so."""
+        """Wait as psycopg does, but until the deadline at most, and no longer than OPERATE.
+
+        A `timeout` is taken as it is.
+        """
+        seconds = timeout or rest(min(self.deadline, monotonic() + OPERATE))
         try:
-            return super().wait(gen, interval, timeout or OPERATE)
+            return super().wait(gen, interval, seconds)
         except psycopg.OperationalError as error:
             if self.closed:
                 raise Lost(one_line(error)) from None
@@ -154,6 +167,11 @@ def listener(warnings: list[str]) -> Callable[[Diagnostic], None]:
             warnings.append(notice.message_primary or "")
 
     return hear
+
+
+def rest(until: float) -> float:
+    """Return the seconds until that time, MOMENT at least."""
+    return max(MOMENT, until - monotonic())
 
 
 def one_line(error: Exception) -> str:

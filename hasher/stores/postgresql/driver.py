@@ -169,11 +169,12 @@ class PostgreSQLDriver(Driver):
             raise TakenDown(digest)
         return outcome
 
-    def _commit(self, rows: Sequence[Row], _deadline: float) -> list[Outcome | None]:
+    def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome | None]:
         """Store the rows of several threads in one statement; None for each that was taken down."""
+        deadline += OPERATE  # for the statement, after the wait for the turn
         if len(rows) == 1:
-            return [self._put_alone(*rows[0])]
-        written = self._put_rows(sorted(dict(rows).items()))
+            return [self._put_alone(*rows[0], deadline)]
+        written = self._put_rows(sorted(dict(rows).items()), deadline)
         outcomes = []
         for key, _ in rows:
             outcomes.append(written.get(key, Outcome.REPEATED))
@@ -181,11 +182,13 @@ class PostgreSQLDriver(Driver):
                 written[key] = Outcome.REPEATED
         return outcomes
 
-    def _put_alone(self, key: bytes, message: bytes) -> Outcome | None:
+    def _put_alone(
+        self, key: bytes, message: bytes, deadline: float | None = None
+    ) -> Outcome | None:
         try:
-            answer = self._ask(self._put, key, message)
+            answer = self._ask(self._put, key, message, deadline=deadline)
         except DataCorrupted:
-            answer = self._ask(self._replace, key, message)
+            answer = self._ask(self._replace, key, message, deadline=deadline)
             return outcome_of(answer, otherwise=None)
         return outcome_of(answer, otherwise=Outcome.REPEATED)
 
@@ -206,10 +209,12 @@ class PostgreSQLDriver(Driver):
             return [self._put_alone(*row) for row in rows]
         return [written.get(key, Outcome.REPEATED) for key, _ in rows]
 
-    def _put_rows(self, rows: Sequence[Row]) -> dict[bytes, Outcome | None]:
+    def _put_rows(
+        self, rows: Sequence[Row], deadline: float | None = None
+    ) -> dict[bytes, Outcome | None]:
         """Store rows of distinct digests, in their order; return the outcomes of those written."""
         keys, messages = zip(*rows, strict=True)
-        answer = self._ask(self._put_many, array(keys), array(messages))
+        answer = self._ask(self._put_many, array(keys), array(messages), deadline=deadline)
         return {key: OUTCOMES[new] for key, new in rows_of(answer)}
 
     def remove(self, digest: str, tombstone: bytes) -> Outcome:
@@ -278,10 +283,16 @@ class PostgreSQLDriver(Driver):
     def _read(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
         return self._reads.call(self._ask, statement, *values, seconds=seconds)
 
-    def _ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
+    def _ask(
+        self,
+        statement: Statement,
+        *values: bytes,
+        seconds: float = OPERATE,
+        deadline: float | None = None,
+    ) -> PGresult:
         """Return the server's answer, or raise the driver's exception for its error."""
         try:
-            return self._connections.ask(statement, *values, seconds=seconds)
+            return self._connections.ask(statement, *values, seconds=seconds, deadline=deadline)
         except DiskFull as error:
             raise StoreFull from error
         except UndefinedTable:

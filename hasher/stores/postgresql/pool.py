@@ -11,7 +11,7 @@ from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, Serializati
 from psycopg.pq.abc import PGresult
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from hasher.stores.postgresql.connection import OPERATE, Connection, Lost, Statement, one_line
+from hasher.stores.postgresql.connection import OPERATE, Connection, Lost, Statement, one_line, rest
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ WAIT = 0.5  # seconds that a request waits for a connection
 LIMIT = 1.5  # seconds for all attempts
 NAP = 0.02  # seconds before a transaction that was in another's way is tried again
 AGAIN = 0.1  # seconds after which a connection that could not be made is tried for the last time
-LOAN = 60.0  # seconds after which the pool gets all idle connections back, and closes what is old
+LOAN = 60.0  # seconds after which a request gives the pool all idle connections, to close old ones
 
 # The pool warns of connections that end; the driver raises an exception when it matters.
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
@@ -28,16 +28,15 @@ logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 class Connections:
     """Up to `size` connections, one for each thread that asks at once.
 
-    psycopg's pool makes and closes them. It is asked for one only if none is idle here: that takes
-    as long as the rest of the client's part of a read. `setup` is called with a connection before
-    the first is used, until it succeeds.
+    psycopg's pool makes and closes them. It is asked for one only if none is idle here, which saves
+    its locks. `setup` is called with a connection before the first is used, until it succeeds.
     """
 
     def __init__(
         self, conninfo: str, *, size: int, prepare: bool, setup: Callable[[Connection], None]
     ) -> None:
         self._conninfo, self._size, self._setup = conninfo, size, setup
-        self._options: dict[str, Any] = {"tell": self._told, "prepare": prepare}
+        self._options: dict[str, Any] = {"tell": self._note_failure, "prepare": prepare}
         self._inherited: list[object] = []
         self._pool: ConnectionPool[Connection] | None = None
         self._idle: list[Connection] = []
@@ -46,7 +45,7 @@ class Connections:
     def forget(self) -> None:
         """Begin with no connection, as a forked process must.
 
-        The connections of its parent are kept: closing them here would end the parent's sessions.
+        Those of the parent are kept: closing the pool would wait for threads that are not here.
         """
         self._inherited += [self._pool, self._idle]
         self._pool, self._idle = None, []
@@ -56,14 +55,21 @@ class Connections:
         self._failure: Exception | None = None
         self._lock = Lock()
 
-    def ask(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
+    def ask(
+        self,
+        statement: Statement,
+        *values: bytes,
+        seconds: float = OPERATE,
+        deadline: float | None = None,
+    ) -> PGresult:
         """Return the server's answer; what is transient is tried again once.
 
-        TimeoutError if it does not come in time, or there is no connection.
+        TimeoutError if it does not come in time, or there is no connection. All attempts end by
+        `deadline`, LIMIT from now if there is none.
         """
-        deadline = monotonic() + LIMIT
+        deadline = deadline or monotonic() + LIMIT
         self._require_ready(deadline)
-        return self._ask_again(statement, values, seconds, deadline)
+        return self._ask_again(lambda it: it.ask(statement, values, seconds), deadline)
 
     def use(self, function: Callable[[Connection], T]) -> T:
         """Return what `function` returns for a connection, on which nothing is tried again."""
@@ -72,7 +78,7 @@ class Connections:
         return self._lend(function, deadline)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those that are in use when they are given back."""
         if self._pool is not None:
             self._pool.close(timeout=WAIT)
             self._return_idle(self._pool)
@@ -81,6 +87,7 @@ class Connections:
         """Return what `function` returns for a connection that was made after `since`."""
         pool = self._pool or self._open()
         connection = self._take(pool, deadline, since)
+        connection.deadline = deadline
         try:
             returned = function(connection)
         except BaseException:
@@ -96,45 +103,25 @@ class Connections:
             self._lend(self._setup, deadline)
             self._ready = True
 
-    def _ask_again(
-        self, statement: Statement, values: tuple[bytes, ...], seconds: float, deadline: float
-    ) -> PGresult:
+    def _ask_again(self, ask: Callable[[Connection], T], deadline: float) -> T:
         """Ask once, and once more if another attempt can put right what the first has met."""
         try:
-            return self._ask(statement, values, seconds, deadline)
+            return self._lend(ask, deadline)
         except (DeadlockDetected, SerializationFailure):
             sleep(NAP)  # the other transaction is just waking up, and goes first
-            return self._ask(statement, values, seconds, deadline)
+            return self._lend(ask, deadline)
         except (Lost, ReadOnlySqlTransaction):
-            return self._ask_anew(statement, values, seconds, deadline)
+            return self._ask_anew(ask, deadline)
 
-    def _ask_anew(
-        self, statement: Statement, values: tuple[bytes, ...], seconds: float, deadline: float
-    ) -> PGresult:
+    def _ask_anew(self, ask: Callable[[Connection], T], deadline: float) -> T:
         """Ask over a new connection: the others may be ending just now, or be to a standby.
 
         An administrator who ends all of them may end that one, too: then ask over another.
         """
         try:
-            return self._ask(statement, values, seconds, deadline, since=monotonic())
+            return self._lend(ask, deadline, since=monotonic())
         except Lost:
-            return self._ask(statement, values, seconds, deadline, since=monotonic())
-
-    def _ask(
-        self,
-        statement: Statement,
-        values: tuple[bytes, ...],
-        seconds: float,
-        deadline: float,
-        since: float = 0.0,
-    ) -> PGresult:
-        return self._lend(
-            lambda connection: connection.ask(
-                statement, values, min(seconds, deadline - monotonic())
-            ),
-            deadline,
-            since,
-        )
+            return self._lend(ask, deadline, since=monotonic())
 
     def _take(self, pool: ConnectionPool[Connection], deadline: float, since: float) -> Connection:
         """Take a connection that was made after `since`, and is not stale."""
@@ -153,9 +140,9 @@ class Connections:
         with self._lock:
             self.waiting += 1
         try:
-            if self._idle:  # since just now: who gives one back from now on gives it to the pool
+            if self._idle:  # given back before `waiting` was raised; later ones go to the pool
                 self._return_idle(pool)
-            return pool.getconn(min(WAIT, deadline - monotonic()))
+            return pool.getconn(min(WAIT, rest(deadline)))
         except PoolTimeout:
             raise self._unavailable() from None
         finally:
@@ -183,7 +170,7 @@ class Connections:
                 )
             return self._pool
 
-    def _told(self, failure: Exception | None) -> None:
+    def _note_failure(self, failure: Exception | None) -> None:
         """Keep the failure of the last attempt to connect, or None."""
         self._failure = failure
 
