@@ -187,8 +187,11 @@ class Race(Generic[C]):
         return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
 
     def _seems_good(self, candidate: C) -> bool:
-        """Whether the best has not been better by more than NEAR so far."""
-        return candidate == self.best or self.lead(candidate) > log(1 - NEAR)
+        """Whether the best has not been better by more than half of NEAR so far.
+
+        At the whole of it, one would hardly ever become certain.
+        """
+        return candidate == self.best or self.lead(candidate) > log(1 - NEAR / 2)
 
     def _low(self, logs: list[float]) -> float:
         """Where a ratio begins, with the chance DOUBT that it is less."""
