@@ -126,6 +126,13 @@ def bars(results: Results) -> Iterator[Bar]:
     yield Bar("a constant: CPU, leader_worker against gthread", found, most=0.2)
     found = ratios([cpu and 2 * cpu for cpu in of(HASHER["sqlite"], "GET")], of(TWO_WORKERS, "GET"))
     yield Bar("GET, sqlite: what two workers' cores answer, against one's", found, 1.8)
+    postgresql = HASHER["postgresql"]
+    found = versus(HASHER["redis"], "GET", "rate", postgresql)
+    yield Bar("GET, postgresql: rate against redis", found, 0.8)
+    found = versus(HASHER["sqlite"], "POST", "rate", postgresql)
+    yield Bar("POST, postgresql, durable: rate against sqlite", found, 0.9)
+    found = spread(of(postgresql, "bulk", "rate"))
+    yield Bar("bulk, postgresql, durable: messages a second", found, 50_000, spec=",.0f")
     found = versus(GO, "GET", "rate", FRONT)
     yield Bar("GET, cached by nginx: rate against Go", found, 1.1)
     yield from growing(results)
