@@ -22,11 +22,11 @@ from hasher.stores import (
 )
 from hasher.stores.messages import digest_of as digest
 from hasher.stores.postgresql import pool
-from hasher.stores.postgresql.connection import Connection, Statement
+from hasher.stores.postgresql.connection import Connection, Lost, Statement
 from hasher.stores.postgresql.location import PostgreSQLLocation
 from hasher.stores.postgresql.pool import Connections
 from hasher.stores.tombstone import MARK
-from tests.support.postgresql import UNPRIVILEGED, PgBouncer, PostgreSQLServer
+from tests.support.postgresql import UNPRIVILEGED, PgBouncer, PostgreSQLServer, relay
 from tests.support.servers import certificate, until
 
 NEW, REPEATED, MENDED = Outcome.NEW, Outcome.REPEATED, Outcome.MENDED
@@ -390,6 +390,22 @@ def test_all_that_is_done_over_a_connection_ends_in_time(
     monkeypatch.setattr(pool, "LIMIT", 0.2)
     with pytest.raises(TimeoutError):
         connections.use(lambda connection: connection.execute("SELECT pg_sleep(0.6)"))
+
+
+def test_what_is_not_committed_for_certain_is_lost(server: PostgreSQLServer) -> None:
+    """The server sends a result before it commits, and that it is ready afterwards."""
+    cuts = threading.Event()
+
+    def change(packet: bytes) -> bytes:
+        return packet.removesuffix(b"Z\0\0\0\5I") if cuts.is_set() else packet
+
+    with relay(server.port, change) as port:
+        url = server.url.replace(f":{server.port}", f":{port}")
+        with closing(Connections(url, size=1, prepare=True, setup=lambda _: None)) as connections:
+            assert connections.ask(ONE).ntuples == 1
+            cuts.set()
+            with pytest.raises(Lost):
+                connections.use(lambda connection: connection.ask(ONE, [], 1))
 
 
 def test_a_warning_belongs_to_the_statement_that_it_came_with(connections: Connections) -> None:

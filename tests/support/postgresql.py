@@ -4,9 +4,11 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -232,6 +234,41 @@ class PostgreSQLServer:
     def promote(self) -> None:
         """Make a standby take writes."""
         run("pg_ctl", "promote", "-D", str(self.data), "--no-wait")
+
+
+@contextmanager
+def relay(port: int, change: Callable[[bytes], bytes]) -> Iterator[int]:
+    """Run a relay before a server on `port`, and yield its own port.
+
+    `change` returns what is passed on of each packet of the server. If that is not all, the
+    connection ends with it.
+    """
+
+    def pass_on(
+        source: socket.socket, target: socket.socket, part: Callable[[bytes], bytes]
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(part(data))
+                if part(data) != data:
+                    break
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # which wakes the other thread
+            end.close()
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server, bytes), (server, client, change)):
+                    threading.Thread(target=pass_on, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 class PgBouncer:

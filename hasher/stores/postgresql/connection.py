@@ -98,9 +98,8 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def _answer(self, until: float) -> PGresult:
         """Wait for the results of what was sent, and return the last."""
-        for result in (results := self._results(until)):
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise self._failure(result)
+        for result in filter(is_failure, results := self._results(until)):
+            raise self._failure(result)
         if self._warnings:
             # The one known: a commit whose wait for a standby was cancelled is on this server only.
             raise psycopg.OperationalError(f"the server warns: {', '.join(self._warnings)}")
@@ -110,7 +109,8 @@ class Connection(psycopg.Connection[TupleRow]):
     def _results(self, until: float) -> list[PGresult]:
         """Receive what comes first, which nearly always is all, and the rest as psycopg does.
 
-        psycopg's loop alone takes much more processor time.
+        psycopg's loop alone takes much more processor time. Lost unless the server has said that it
+        is ready again: it commits just before, and after the result.
         """
         pgconn = self.pgconn
         try:
@@ -126,7 +126,7 @@ class Connection(psycopg.Connection[TupleRow]):
         try:
             return [*results, *self.wait(execute(pgconn), timeout=rest(until))]
         except Lost:
-            if not results:  # of which the last says why the server has ended the connection
+            if not any(map(is_failure, results)):  # one of which says why the connection ended
                 raise
             return results
 
@@ -167,6 +167,11 @@ def listener(warnings: list[str]) -> Callable[[Diagnostic], None]:
             warnings.append(notice.message_primary or "")
 
     return hear
+
+
+def is_failure(result: PGresult) -> bool:
+    """Return whether the server has failed."""
+    return result.status == ExecStatus.FATAL_ERROR
 
 
 def rest(until: float) -> float:
