@@ -46,9 +46,10 @@ bench: .venv/bench ## Compare hasher with what else one could use (ten minutes)
 STORE ?= memory
 LOAD ?= mixed
 FOR ?= throughput
+TUNED ?= .tuned
 
 tune: .venv/runtime ## Find the settings that serve the most on this machine (three minutes)
-	@$(BIN)/python -m hasher tune --results $(RESULTS) \
+	@$(BIN)/python -m hasher tune --results $(TUNED) \
 		--store $(STORE) --load $(LOAD) --for $(FOR) $(TUNE)
 
 lock: .venv/development ## Pin the newest versions of what pyproject.toml asks for
@@ -65,7 +66,7 @@ screenshots: .venv/development ## Take the pictures in docs/ anew
 	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## Remove everything that these commands made
-	rm -rf .fleet .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .fleet .tuned .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A file in .venv says which list is installed; a newer list is installed again.

@@ -37,7 +37,7 @@ def gained(found: Found) -> str:
         return "These are the defaults."
     if found.answer == found.choice:
         return f"{told}."
-    return f"These are the defaults. The best so far, {found.choice}, has {told}."
+    return f"These are the defaults: nothing is certain to be better. {found.choice} has {told}."
 
 
 def lines(setting: Setting) -> str:
@@ -59,15 +59,17 @@ def others(found: Found) -> str:
         return "Every other candidate is certainly slower."
     if found.is_decided:
         return f"Not better by more than {NEAR:.0%}, and not certainly slower: {'; '.join(rest)}."
-    return f"Time was up: still open are {'; '.join(rest)}. Set the above meanwhile."
+    return f"Time was up: still open are {'; '.join(rest)}. More --minutes may tell."
 
 
-def write(question: Question, found: Found, folder: Path) -> None:
-    """Write tune-<store>.json and tune-<store>.svg to `folder`."""
+def write(question: Question, found: Found, folder: Path) -> Path:
+    """Write tune-<store>.json and tune-<store>.svg to `folder`; return the path of the picture."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"tune-{re.split('[:+]', question.store)[0]}"
     (folder / f"{name}.json").write_text(json.dumps(figures(question, found), indent=1) + "\n")
-    (folder / f"{name}.svg").write_text(picture(found.standings, found.answer))
+    drawn = folder / f"{name}.svg"
+    drawn.write_text(picture(found.standings, found.answer))
+    return drawn
 
 
 def figures(question: Question, found: Found) -> dict[str, Any]:

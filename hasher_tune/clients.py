@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import select
+import signal
 import socket
 import time
 from collections import deque
@@ -227,6 +228,7 @@ def ask(plan: Plan, tag: str) -> tuple[list[Answers], float]:
 
 def prepare(cores: Sequence[int]) -> None:
     """Make a process ready to measure: on these cores, without pauses of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the search ends them
     os.sched_setaffinity(0, cores)
     gc.disable()
 

@@ -1,9 +1,11 @@
 """`hasher tune`: the command line of the search, and what it prints."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hasher_tune import answer, search, traffic
@@ -18,13 +20,21 @@ def run(arguments: Sequence[str], cpus: int) -> None:
     `cpus` is the number of CPUs that a service may use.
     """
     options = parsed(arguments, cpus)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services end with it
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, stop_once)
     try:
         tune(options, cpus)
     except (Failed, OSError) as failure:
         sys.exit(f"hasher tune: {failure}.")
     except KeyboardInterrupt:
         sys.exit("hasher tune: stopped.")
+
+
+def stop_once(*_: object) -> None:
+    """End the search, and let nothing stop it from ending its services."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def tune(options: argparse.Namespace, cpus: int) -> None:
@@ -45,11 +55,13 @@ def tune(options: argparse.Namespace, cpus: int) -> None:
         cpus,
     )
     found = search.tune(question, say)
+    print(answer.told(question, found), flush=True)
     if options.results:
-        answer.write(question, found, options.results)
+        picture = answer.write(question, found, options.results)
+        print(f"Figures and picture: {picture.with_suffix('.json')}, {picture}.")
     if options.write:
         answer.write_environment(options.write, found.answer)
-    print(answer.told(question, found))
+        print(f"Written to {options.write}.")
 
 
 def say(line: str) -> None:
@@ -66,8 +78,10 @@ def parsed(arguments: Sequence[str], cpus: int) -> argparse.Namespace:
     parser.add_argument(
         "--store", type=store, default="memory", help=f"{', '.join(STORES)}, or a URL"
     )
-    parser.add_argument("--load", choices=MIXES, default="mixed")
-    parser.add_argument("--replay", type=Path, metavar="LOG", help="an access log, for its mix")
+    parser.add_argument("--load", choices=MIXES, default="mixed", help="what is asked for (mixed)")
+    parser.add_argument(
+        "--replay", type=Path, metavar="LOG", help="an access log, whose mix is the load instead"
+    )
     parser.add_argument(
         "--for",
         dest="aim",
@@ -76,20 +90,38 @@ def parsed(arguments: Sequence[str], cpus: int) -> argparse.Namespace:
         metavar="AIM",
         help="throughput (the most answered), or latency MS (the most offered with p99 below it)",
     )
-    parser.add_argument("--minutes", type=float, default=3.0, help="at most")
-    parser.add_argument("--connections", type=positive, default=32)
+    parser.add_argument("--minutes", type=float, default=3.0, help="about the most it takes (3)")
+    parser.add_argument("--connections", type=positive, default=32, help="of the clients (32)")
     parser.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
-    parser.add_argument("--clients", type=positive, default=max(1, cpus // 4))
+    parser.add_argument(
+        "--clients", type=positive, default=max(1, cpus // 4), help="processes that ask"
+    )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="an environment file to set it in"
     )
     options = parser.parse_args(arguments)
     try:
         options.aim = aim(" ".join(options.aim))
-        search.listed(options.cores or "0")
+        require_cores(options.cores)
+        require_time(options.minutes)
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def require_cores(cores: str | None) -> None:
+    """Raise ValueError unless these are cores of this machine."""
+    usable = os.sched_getaffinity(0)
+    with suppress(ValueError):
+        if cores is None or set() < search.listed(cores) <= usable:
+            return
+    raise ValueError(f"--cores takes a list such as 0,2-3, of {sorted(usable)}, not {cores}")
+
+
+def require_time(minutes: float) -> None:
+    """Raise ValueError if that is no time."""
+    if not minutes > 0:
+        raise ValueError("--minutes takes a number above 0")
 
 
 def positive(text: str) -> int:

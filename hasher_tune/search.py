@@ -334,7 +334,7 @@ class Search:
     def progress(self, until: float) -> str:
         """Return the state of the race in a line."""
         best, left = self.race.best, max(0.0, until - time.monotonic())
-        others = ", ".join(str(one) for one in sorted(self.race.left) if one != best)
+        others = "; ".join(str(one) for one in sorted(self.race.left) if one != best)
         return (
             f"block {self.race.blocks}: {len(self.race.left)} of {len(self.tried)} left, "
             f"{left:.0f} s; best {best}" + (f"; also {others}" if others else "")
@@ -348,7 +348,7 @@ class Search:
         ]
         standings += [Standing(one, how, is_left=False) for one, how in sorted(race.gone.items())]
         field.answers.clear()
-        self.say(f"{choice} beside the defaults, {self.default}")
+        self.say(f"measuring {choice} (workers × threads) against the defaults, {self.default}")
         rates = self.measured_anew(choice, end)
         gain = paired(rates[choice], rates[self.default])
         answer = self.answered(gain, choice)

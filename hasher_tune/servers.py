@@ -11,6 +11,7 @@ from typing import Self
 from hasher_tune.processes import PATIENCE, NotInTimeError, Process, until
 
 OURS = ("HASHER_", "GUNICORN_", "WEB_CONCURRENCY", "PORT", "PROMETHEUS_", "UVICORN_")
+UNWELL = 3.0  # seconds that a store has to be reached
 UNKNOWN = "/messages/" + "0" * 64
 
 
@@ -44,6 +45,7 @@ class Server(Process):
         pinned = command if core is None else ["taskset", "-c", core, *command]
         super().__init__(pinned, log, cwd, environment(env))
         self.port, self.settings, self.seconds_to_start = port, env, 0.0
+        self._unwell_since: float | None = None
 
     def __enter__(self) -> Self:
         begin = time.monotonic()
@@ -65,16 +67,29 @@ class Server(Process):
     def answers(self) -> bool:
         """Return whether it answers. Failed with the end of its log if it has ended."""
         if not self.runs():
-            lines = self.log_file.read_text(errors="replace").splitlines() or ["it said nothing"]
-            raise Failed(f"it ended at start: {lines[-1]}")
+            raise Failed(f"it ended at start: {self.last_line()}")
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request("GET", UNKNOWN)
-            return connection.getresponse().status < 500
+            return self.is_well(connection.getresponse().status)
         except (OSError, HTTPException):
             return False
         finally:
             connection.close()
+
+    def is_well(self, status: int) -> bool:
+        """Return whether it has answered well. Failed if it has not done so for UNWELL seconds."""
+        if status < 500:
+            return True
+        self._unwell_since = self._unwell_since or time.monotonic()
+        if time.monotonic() - self._unwell_since > UNWELL:
+            raise Failed(f"it answers {status}: {self.last_line()}")
+        return False
+
+    def last_line(self) -> str:
+        """Return the last line of its log, without a full stop."""
+        lines = self.log_file.read_text(errors="replace").splitlines() or ["it said nothing"]
+        return lines[-1].removesuffix(".")
 
     def memory(self) -> float:
         """Return the MB that its processes hold together: PSS, which counts shared pages once."""

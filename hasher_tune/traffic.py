@@ -8,10 +8,11 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from hasher_tune.seeds import digest_of, message
+from hasher_tune.seeds import digest_of, line, message
 from hasher_tune.servers import Failed
 
 WRITTEN = {200, 201}
+ONE = len(line("digest", digest_of("")))  # bytes of an answer to one message
 LINES = 1_000_000  # of an access log; what is behind them changes the mix no more
 
 
@@ -41,13 +42,14 @@ MIXES = {"reads": Mix(1.0), "writes": Mix(0.0), "mixed": Mix(0.8)}
 def recorded(lines: Iterable[str]) -> Mix:
     """Return the mix of an access log that hasher wrote with HASHER_ACCESS_LOG=json.
 
-    Other lines, and requests that are not for a message, are skipped. Failed if nothing is left.
+    Other lines, and requests that are not for a message or are for many, are skipped. Failed if
+    nothing is left.
     """
     reads: list[int] = []
     writes: list[int] = []
     sizes: list[int] = []
     for _, record in zip(range(LINES), records(lines), strict=False):
-        if record["method"] == "POST" and record["status"] in WRITTEN:
+        if record["method"] == "POST" and record["status"] in WRITTEN and record["sent"] == ONE:
             writes.append(record["status"])
             sizes.append(max(0, record["received"] - len('{"message":""}')))
         elif record["method"] == "GET" and record["status"] in {200, 304, 404}:
@@ -64,9 +66,9 @@ def recorded(lines: Iterable[str]) -> Mix:
 
 def records(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the requests for messages in a log."""
-    for line in lines:
+    for text in lines:
         try:
-            record = json.loads(line)
+            record = json.loads(text)
             if str(record["route"]).startswith("/messages"):
                 yield record
         except (ValueError, TypeError, LookupError):

@@ -9,7 +9,7 @@ def split_url(url: str) -> SplitResult:
     """Return the parts of `url`. The text of ValueError repeats none of them, as Python's does."""
     try:
         url.encode()  # bytes that are not UTF-8 are surrogates here
-        return urlsplit(url)
+        split = urlsplit(url)
     except UnicodeEncodeError:
         raise ValueError("must be UTF-8") from None
     except ValueError:
@@ -17,6 +17,9 @@ def split_url(url: str) -> SplitResult:
             "must have a host that is a name or an IP address, and what is special in a password "
             "percent-encoded, such as [ as %5B"
         ) from None
+    if split.netloc and "@" in split.path:
+        raise ValueError("must have / and @ in a password percent-encoded, as %2F and %40")
+    return split
 
 
 def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, str]:
@@ -43,7 +46,7 @@ def parameters(url: SplitResult, **known: Collection[str] | None) -> dict[str, s
 
 def redacted(url: str) -> str:
     """Return `url` without a user and password, for a log."""
-    return re.sub("//[^/]*@", "//***@", url)
+    return re.sub("//(?!/).*@", "//***@", url)  # a / may be in the password, by mistake
 
 
 def listed(names: Collection[str]) -> str:

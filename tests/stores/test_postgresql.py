@@ -63,7 +63,7 @@ def test_a_url_says_servers_role_and_table() -> None:
     assert (said["user"], said["password"], said["sslmode"]) == ("me", "p@ss", "require")
     assert said["target_session_attrs"] == "read-write"
     assert "-c synchronous_commit=on" in str(said["options"])
-    assert str(said["options"]).endswith("-c jit=off")
+    assert "-c jit=off" in str(said["options"])
     assert location.table == "app.texts"
     assert "p@ss" not in repr(location)
     assert "p%40ss" not in repr(location) + str(location)
@@ -406,6 +406,15 @@ def test_what_is_not_committed_for_certain_is_lost(server: PostgreSQLServer) -> 
             cuts.set()
             with pytest.raises(Lost):
                 connections.use(lambda connection: connection.ask(ONE, [], 1))
+
+
+def test_the_servers_warnings_cannot_be_turned_off(server: PostgreSQLServer) -> None:
+    """They are all that tells of a commit that a standby lacks."""
+    options = "?options=-c%20client_min_messages=error"
+    with closing(locate(f"{server.url}{options}").open()) as store:
+        assert store.check() is None
+    with pytest.raises(Unusable, match="set it to warning"):
+        locate(f"{server.url}{options}&prepare=off").open()
 
 
 def test_a_warning_belongs_to_the_statement_that_it_came_with(connections: Connections) -> None:

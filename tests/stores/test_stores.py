@@ -180,6 +180,8 @@ def calls(store: Driver) -> list[Callable[[], object]]:
         ("redis://user:[secret]@h", "must have a host that is a name or an IP address"),
         ("redis://user:secret\u2100@h", "must have a host that is a name or an IP address"),
         ("redis+cluster://user:[secret]@h", "must have a host that is a name or an IP address"),
+        ("postgresql://u:p@secret/w@h/d", "must have / and @ in a password percent-encoded"),
+        ("redis://:secret/w@h:6379", "must have / and @ in a password percent-encoded"),
         ("postgresql://u:[secret]@h/d", "must have a host that is a name or an IP address"),
         ("rediss://h?ca=/missing", "must name a file with ca"),
         ("redis://", "must be redis://[user:password@]host[:port][/database]"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -88,6 +89,13 @@ def test_tune_answers_and_writes_what_it_found(tmp_path: Path) -> None:
     assert ended.stdout.startswith("WEB_CONCURRENCY=1\n")
 
 
+def test_a_search_on_a_store_that_is_down_says_why() -> None:
+    tune = [sys.executable, "-m", "hasher", "tune", "--store", "redis://127.0.0.1:1"]
+    ended = subprocess.run(tune, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert re.fullmatch(r"hasher tune: it answers 503: .*refused.*\.\n", ended.stderr)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_search_that_is_stopped_ends_its_services(number: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hasher", "tune", "--store", "memory", "--minutes", "5"]
@@ -97,6 +105,7 @@ def test_a_search_that_is_stopped_ends_its_services(number: int, tmp_path: Path)
     until(lambda: "block 1" in log.read_text())
     services = children(search.process.pid)
     search.process.send_signal(number)
+    search.process.send_signal(signal.SIGINT)  # of one who is impatient
     assert search.process.wait(PATIENCE) == 1
     assert log.read_text().endswith("hasher tune: stopped.\n")
     assert len(services) >= 3  # two candidates, and the clients

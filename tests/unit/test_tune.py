@@ -71,9 +71,9 @@ def test_what_is_not_certain_is_told_as_such() -> None:
     told = answer.told(
         QUESTION, found(answer=DEFAULT, is_decided=False, gain=Interval(1.2, 0.9, 1.6))
     )
-    assert told.startswith("WEB_CONCURRENCY=2\nHASHER_THREADS=8\nThese are the defaults.")
-    assert "The best so far, 1 × 4, has 1.20 (0.90–1.60) times the rate of the defaults" in told
-    assert "Time was up: still open are 1 × 4. Set the above meanwhile." in told
+    assert told.startswith("WEB_CONCURRENCY=2\nHASHER_THREADS=8\nThese are the defaults:")
+    assert "nothing is certain to be better. 1 × 4 has 1.20 (0.90–1.60) times the rate" in told
+    assert "Time was up: still open are 1 × 4. More --minutes may tell." in told
 
 
 def test_pinning_is_a_third_line() -> None:
@@ -177,6 +177,7 @@ def test_cores_are_listed_as_taskset_takes_them() -> None:
 
 def logged(**changes: Any) -> str:
     record = {"method": "GET", "route": "/messages/<digest>", "status": 200, "received": 0}
+    record |= {"sent": len('{"digest":""}\n') + 64}
     return json.dumps({**record, **changes})
 
 
@@ -191,6 +192,7 @@ def test_a_log_is_replayed_as_its_mix() -> None:
         logged(**post, status=201),
         logged(**post, status=200),
         logged(**post, status=413),
+        logged(**{**post, "received": 1_300_000}, status=200, sent=3_900_000),
     ]
     assert recorded(lines) == Mix(0.75, repeats=0.5, missing=1 / 6, sizes=(500, 500))
 

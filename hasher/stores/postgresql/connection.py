@@ -20,7 +20,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow, tuple_row
 
 OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
-SPEED = 20_000_000  # bytes of a large message that give a statement a second more
+SPEED = 20_000_000  # bytes of messages that give a statement a second more
 MOMENT = 0.001  # seconds that are waited at least: psycopg takes 0 for no limit
 CANCEL = 0.2  # seconds for asking the server to give a statement up
 IDLE = 1.0  # seconds without use after which a connection is looked at before it is used again
@@ -78,26 +78,26 @@ class Connection(psycopg.Connection[TupleRow]):
         return monotonic() - self.used > IDLE and bool(self._poll.poll(0))
 
     def ask(self, statement: Statement, values: Sequence[bytes], seconds: float) -> PGresult:
-        """Return what the server answers to `statement`.
+        """Return what the server answers to `statement`, in `seconds` and by the deadline.
 
         Raises a psycopg.Error with the server's error in one line, Lost if the connection ended,
         and TimeoutError if no answer came; the connection is closed then.
         """
-        until = min(monotonic() + seconds, self.deadline) + sum(map(len, values)) / SPEED
         formats = [BINARY] * len(values)
         self._warnings.clear()
         if not self.prepares:
             self.pgconn.send_query_params(statement.text, values, statement.types, formats, BINARY)
-            return self._answer(until)
+            return self._answer(seconds)
         if statement.name not in self._sent:
             self.pgconn.send_prepare(statement.name, statement.text, statement.types)
-            self._answer(until)
+            self._answer(seconds)
             self._sent.add(statement.name)
         self.pgconn.send_query_prepared(statement.name, values, formats, BINARY)
-        return self._answer(until)
+        return self._answer(seconds)
 
-    def _answer(self, until: float) -> PGresult:
+    def _answer(self, seconds: float) -> PGresult:
         """Wait for the results of what was sent, and return the last."""
+        until = min(monotonic() + seconds, self.deadline)
         for result in filter(is_failure, results := self._results(until)):
             raise self._failure(result)
         if self._warnings:

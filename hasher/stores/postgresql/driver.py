@@ -4,9 +4,9 @@ import os
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from struct import Struct
+from time import monotonic
 from typing import ClassVar
 
 import psycopg
@@ -31,8 +31,8 @@ from hasher.stores.driver import (
     Unusable,
 )
 from hasher.stores.group_commit import GroupCommit
-from hasher.stores.postgresql.connection import OPERATE, Statement
-from hasher.stores.postgresql.pool import Connections
+from hasher.stores.postgresql.connection import OPERATE, SPEED, Statement
+from hasher.stores.postgresql.pool import LIMIT, Connections
 from hasher.stores.postgresql.schema import Table
 from hasher.stores.tombstone import LONGEST, MARK
 
@@ -154,24 +154,30 @@ class PostgreSQLDriver(Driver):
 
         A server that is down is left for later. Unusable if the table must not be used.
         """
-        with suppress(*self.errors):
+        try:
             self.check()
-            return True
-        return False
+        except Unusable:
+            self.close()
+            raise
+        except self.errors:
+            return False
+        return True
 
     def put(self, digest: str, message: bytes) -> Outcome:
         row = bytes.fromhex(digest), message
+        deadline = monotonic() + LIMIT + len(message) / SPEED
         try:
             outcome = self._writes.call(self._group.write, row)
         except (StoreFull, DataCorrupted):  # of which another thread's message may be the cause
-            outcome = self._put_alone(*row)
+            outcome = self._writes.call(self._put_alone, *row, deadline)
         if outcome is None:
             raise TakenDown(digest)
         return outcome
 
     def _commit(self, rows: Sequence[Row], deadline: float) -> list[Outcome | None]:
         """Store the rows of several threads in one statement; None for each that was taken down."""
-        deadline += OPERATE  # for the statement, after the wait for the turn
+        # For the statement, after the wait for the turn: as long as for the largest alone.
+        deadline += OPERATE + max(len(message) for _, message in rows) / SPEED
         if len(rows) == 1:
             return [self._put_alone(*rows[0], deadline)]
         written = self._put_rows(sorted(dict(rows).items()), deadline)

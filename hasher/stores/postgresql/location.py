@@ -32,7 +32,8 @@ KNOWN = {
 }
 # A plan is made once for each statement of a connection, and must be right for a table of any size.
 PLAN = "-c enable_seqscan=off -c plan_cache_mode=force_generic_plan"
-
+# Warnings tell of a commit that a standby lacks. The last of several options counts.
+WARN = "-c client_min_messages=warning"
 
 STARTS: dict["PostgreSQLLocation", int] = {}
 """The process that has found the table of a location: this one, or the one it was forked from."""
@@ -119,7 +120,7 @@ def options_of(query: dict[str, str], *, prepare: bool) -> str:
     asked = query.pop("options", "")
     synchronous = query.pop("synchronous", None)
     if prepare:
-        return f"{PLAN} -c synchronous_commit={synchronous or 'on'} {asked}".rstrip()
+        return f"{PLAN} -c synchronous_commit={synchronous or 'on'} {asked} {WARN}"
     if synchronous:
         raise ValueError(
             "must leave synchronous out with prepare=off: ALTER ROLE ... SET synchronous_commit"

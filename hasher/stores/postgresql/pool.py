@@ -11,7 +11,15 @@ from psycopg.errors import DeadlockDetected, ReadOnlySqlTransaction, Serializati
 from psycopg.pq.abc import PGresult
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from hasher.stores.postgresql.connection import OPERATE, Connection, Lost, Statement, one_line, rest
+from hasher.stores.postgresql.connection import (
+    OPERATE,
+    SPEED,
+    Connection,
+    Lost,
+    Statement,
+    one_line,
+    rest,
+)
 
 T = TypeVar("T")
 
@@ -65,9 +73,10 @@ class Connections:
         """Return the server's answer; what is transient is tried again once.
 
         TimeoutError if it does not come in time, or there is no connection. All attempts end by
-        `deadline`, LIMIT from now if there is none.
+        `deadline`: if none is given, LIMIT from now, and longer for large values.
         """
-        deadline = deadline or monotonic() + LIMIT
+        seconds += (more := sum(map(len, values)) / SPEED)
+        deadline = deadline or monotonic() + LIMIT + more
         self._require_ready(deadline)
         return self._ask_again(lambda it: it.ask(statement, values, seconds), deadline)
 

@@ -17,7 +17,8 @@ FIND = """
 SELECT obj_description(found, 'pg_class') AS comment, persistence, whole, may,
        current_setting('fsync', true) AS fsync,
        current_setting('synchronous_commit', true) AS synchronous,
-       current_setting('transaction_read_only') = 'on' AS read_only
+       current_setting('transaction_read_only') = 'on' AS read_only,
+       current_setting('client_min_messages') = 'error' AS silent
 FROM (SELECT to_regclass(%(name)s) AS found) AS named
 LEFT JOIN LATERAL (
     SELECT relpersistence::text AS persistence,
@@ -51,6 +52,7 @@ class Found(NamedTuple):
     fsync: str | None
     synchronous: str | None
     read_only: bool
+    silent: bool
 
 
 class Table:
@@ -113,6 +115,8 @@ class Table:
         """Yield what is wrong and what to do, the most important first."""
         if found.read_only:
             yield "the server takes no messages (a standby, or read-only): name its primary"
+        if found.silent:
+            yield "the server gives no warnings (client_min_messages=error): set it to warning"
         if found.fsync == "off":
             yield "the server does not sync its disk, and can lose everything: set fsync=on"
         if found.persistence is None:
