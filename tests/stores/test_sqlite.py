@@ -360,3 +360,25 @@ def collect(items: Iterable[tuple[str, bytes | None]], found: dict[str, bytes | 
     """Add each of `items` to `found`, up to the exception at their end."""
     for name, message in items:
         found[name] = message  # noqa: PERF403 - which would add none
+
+
+LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA locking_mode = exclusive")
+connection.execute("DELETE FROM messages")
+print("locked", flush=True)
+time.sleep(0.3)
+"""
+
+
+def test_a_file_that_another_process_has_locked_for_a_moment_is_opened(tmp_path: Path) -> None:
+    """As at the moment when it makes the table, or closes it as the last."""
+    location = SQLiteLocation("sqlite:///x.db", str(tmp_path / "x.db"))
+    location.open().close()
+    command = [sys.executable, "-c", LOCK, location.path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"locked\n"
+        with closing(location.open()) as store:
+            assert store.check() is None

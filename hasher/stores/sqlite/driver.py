@@ -115,15 +115,27 @@ class SQLiteDriver(Driver):
         """Open the file, and make it first if `create`. Unusable if it is not hasher's."""
         if not create and not Path(self.path).is_file():
             raise Unusable(f"{self.path} does not exist")
+        deadline = time.monotonic() + PATIENCE
         try:
-            if create and not schema.exists(self.path):
-                with self._turn.held(time.monotonic() + PATIENCE):
-                    schema.create(self.path)
-            self._connections.writer()
+            while not self._opens(deadline, create=create):
+                time.sleep(2 * NAP)
         except (OSError, apsw.Error) as error:
             directory = Path(self.path).parent
             missing = "" if directory.is_dir() else f": there is no directory {directory}"
             raise Unusable(f"{self.path} cannot be used ({error}){missing}") from None
+
+    def _opens(self, deadline: float, *, create: bool) -> bool:
+        """Open the file; return False if another process has it locked, to make or to close it."""
+        try:
+            if create and not schema.exists(self.path):
+                with self._turn.held(deadline):
+                    schema.create(self.path)
+            self._connections.writer()
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            return False
+        return True
 
     def put(self, digest: str, message: bytes) -> Outcome:
         try:
