@@ -58,7 +58,8 @@ def others(found: Found) -> str:
     if not rest:
         return "Every other candidate is certainly slower."
     if found.is_decided:
-        return f"Not better by more than {NEAR:.0%}, and not certainly slower: {'; '.join(rest)}."
+        margin = f"{NEAR * 100:g} %"
+        return f"Not better by more than {margin}, and not certainly slower: {'; '.join(rest)}."
     return f"Time was up: still open are {'; '.join(rest)}. More --minutes may tell."
 
 

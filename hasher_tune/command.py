@@ -13,6 +13,8 @@ from hasher_tune.servers import Failed
 from hasher_tune.stores import STORES
 from hasher_tune.traffic import MIXES
 
+STOPS = signal.SIGINT, signal.SIGTERM
+
 
 def run(arguments: Sequence[str], cpus: int) -> None:
     """Search as the command line says, and print the answer.
@@ -20,7 +22,7 @@ def run(arguments: Sequence[str], cpus: int) -> None:
     `cpus` is the number of CPUs that a service may use.
     """
     options = parsed(arguments, cpus)
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in STOPS:
         signal.signal(stop, stop_once)
     try:
         tune(options, cpus)
@@ -32,7 +34,7 @@ def run(arguments: Sequence[str], cpus: int) -> None:
 
 def stop_once(*_: object) -> None:
     """End the search, and let nothing stop it from ending its services."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in STOPS:
         signal.signal(stop, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -90,9 +92,11 @@ def parsed(arguments: Sequence[str], cpus: int) -> argparse.Namespace:
         metavar="AIM",
         help="throughput (the most answered), or latency MS (the most offered with p99 below it)",
     )
-    parser.add_argument("--minutes", type=float, default=3.0, help="about the most it takes (3)")
+    parser.add_argument("--minutes", type=time, default=3.0, help="about the most it takes (3)")
     parser.add_argument("--connections", type=positive, default=32, help="of the clients (32)")
-    parser.add_argument("--cores", help="the server's, such as 0-2; the clients have the others")
+    parser.add_argument(
+        "--cores", type=cores, help="the server's, such as 0-2; the clients have the others"
+    )
     parser.add_argument(
         "--clients", type=positive, default=max(1, cpus // 4), help="processes that ask"
     )
@@ -102,26 +106,9 @@ def parsed(arguments: Sequence[str], cpus: int) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     try:
         options.aim = aim(" ".join(options.aim))
-        require_cores(options.cores)
-        require_time(options.minutes)
     except ValueError as error:
         parser.error(str(error))
     return options
-
-
-def require_cores(cores: str | None) -> None:
-    """Raise ValueError unless these are cores of this machine."""
-    usable = os.sched_getaffinity(0)
-    with suppress(ValueError):
-        if cores is None or set() < search.listed(cores) <= usable:
-            return
-    raise ValueError(f"--cores takes a list such as 0,2-3, of {sorted(usable)}, not {cores}")
-
-
-def require_time(minutes: float) -> None:
-    """Raise ValueError if that is no time."""
-    if not minutes > 0:
-        raise ValueError("--minutes takes a number above 0")
 
 
 def positive(text: str) -> int:
@@ -129,6 +116,22 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
     return number
+
+
+def time(text: str) -> float:
+    """Return a number above 0."""
+    if not (number := float(text)) > 0:
+        raise ValueError
+    return number
+
+
+def cores(text: str) -> str:
+    """Return a list of cores that this process may use."""
+    usable = os.sched_getaffinity(0)
+    with suppress(ValueError):
+        if set() < search.listed(text) <= usable:
+            return text
+    raise argparse.ArgumentTypeError(f"{text} is no list such as 0,2-3, of {sorted(usable)}")
 
 
 def store(text: str) -> str:

@@ -166,16 +166,24 @@ class Race(Generic[C]):
     def choices(self) -> list[C]:
         """The simplest candidates that no other seems to beat by a difference that matters.
 
-        Several can be equally simple; then those that are certain, if any is.
+        Several can be equally simple; then those that are certain, if any is, the fastest first.
         """
-        seem = [one for one in self.left if self._seems_good(one)]
+        leads = self._leads()
+        # Half of what matters: at the whole of it, one would hardly ever become certain.
+        seem = [one for one in self.left if leads[one] > log(1 - NEAR / 2)]
         simplest = [one for one in seem if not any(other < one for other in seem)]
-        return list(filter(self._is_good, simplest)) or simplest
+        certain = list(filter(self._is_good, simplest))
+        return sorted(certain or simplest, key=leads.__getitem__, reverse=True)
 
-    def lead(self, candidate: C) -> float:
-        """Return the logarithm of its mean ratio to the best."""
-        logs = self._differences(candidate, self.best)
-        return Sample.of(logs).mean if len(logs) >= FIRST_LOOK else -inf
+    def _leads(self) -> dict[C, float]:
+        """Return the logarithm of the mean ratio to the best, for each that is left."""
+        best = self.best
+        logs = {one: self._differences(one, best) for one in self.left if one != best}
+        means = {
+            one: Sample.of(found).mean if len(found) >= FIRST_LOOK else -inf
+            for one, found in logs.items()
+        }
+        return {best: 0.0, **means}
 
     def _is_good(self, candidate: C) -> bool:
         """Whether no other left is better by more than NEAR, each with the chance DOUBT.
@@ -185,13 +193,6 @@ class Race(Generic[C]):
         """
         pairs = [self._differences(candidate, one) for one in self.left if one != candidate]
         return all(len(logs) >= FIRST_LOOK and self._low(logs) > 1 - NEAR for logs in pairs)
-
-    def _seems_good(self, candidate: C) -> bool:
-        """Whether the best has not been better by more than half of NEAR so far.
-
-        At the whole of it, one would hardly ever become certain.
-        """
-        return candidate == self.best or self.lead(candidate) > log(1 - NEAR / 2)
 
     def _low(self, logs: list[float]) -> float:
         """Where a ratio begins, with the chance DOUBT that it is less."""

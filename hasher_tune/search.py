@@ -380,9 +380,8 @@ class Search:
 
         If p99 is given, every candidate is measured where it has that: then the faster one.
         """
-        if self.field.question.latency:
-            return max(self.race.choices, key=self.race.lead)
-        return min(self.race.choices, key=self.field.p99)
+        choices = self.race.choices
+        return choices[0] if self.field.question.latency else min(choices, key=self.field.p99)
 
     def answered(self, gain: Interval, choice: Setting) -> Setting:
         """What to set: the choice, or the defaults if they may still be as good."""

@@ -63,7 +63,7 @@ def test_the_answer_begins_with_two_lines_to_paste() -> None:
     assert told[:2] == ["WEB_CONCURRENCY=1", "HASHER_THREADS=4"]
     assert told[2] == "1.20 (1.10–1.30) times the rate of the defaults (2 × 8), with 95 %."
     assert told[3] == "Expect 5,000 requests a second answered, p99 12.3 ms."
-    assert told[4] == "Not better by more than 3%, and not certainly slower: 2 × 8."
+    assert told[4] == "Not better by more than 3 %, and not certainly slower: 2 × 8."
     assert "the clients took 25% of the machine's cores" in told[-1]
 
 

@@ -20,7 +20,6 @@ from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow, tuple_row
 
 OPERATE = 0.7  # seconds that a statement may take; a 503 is due within 2 s
-SPEED = 20_000_000  # bytes of messages that give a statement a second more
 MOMENT = 0.001  # seconds that are waited at least: psycopg takes 0 for no limit
 CANCEL = 0.2  # seconds for asking the server to give a statement up
 IDLE = 1.0  # seconds without use after which a connection is looked at before it is used again
@@ -98,7 +97,8 @@ class Connection(psycopg.Connection[TupleRow]):
     def _answer(self, seconds: float) -> PGresult:
         """Wait for the results of what was sent, and return the last."""
         until = min(monotonic() + seconds, self.deadline)
-        for result in filter(is_failure, results := self._results(until)):
+        results = self._results(until)
+        for result in filter(is_failure, results):
             raise self._failure(result)
         if self._warnings:
             # The one known: a commit whose wait for a standby was cancelled is on this server only.

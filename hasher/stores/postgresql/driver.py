@@ -5,6 +5,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from math import inf
 from struct import Struct
 from time import monotonic
 from typing import ClassVar
@@ -31,8 +32,8 @@ from hasher.stores.driver import (
     Unusable,
 )
 from hasher.stores.group_commit import GroupCommit
-from hasher.stores.postgresql.connection import OPERATE, SPEED, Statement
-from hasher.stores.postgresql.pool import LIMIT, Connections
+from hasher.stores.postgresql.connection import OPERATE, Statement
+from hasher.stores.postgresql.pool import LIMIT, SPEED, Connections
 from hasher.stores.postgresql.schema import Table
 from hasher.stores.tombstone import LONGEST, MARK
 
@@ -188,9 +189,7 @@ class PostgreSQLDriver(Driver):
                 written[key] = Outcome.REPEATED
         return outcomes
 
-    def _put_alone(
-        self, key: bytes, message: bytes, deadline: float | None = None
-    ) -> Outcome | None:
+    def _put_alone(self, key: bytes, message: bytes, deadline: float = inf) -> Outcome | None:
         try:
             answer = self._ask(self._put, key, message, deadline=deadline)
         except DataCorrupted:
@@ -215,9 +214,7 @@ class PostgreSQLDriver(Driver):
             return [self._put_alone(*row) for row in rows]
         return [written.get(key, Outcome.REPEATED) for key, _ in rows]
 
-    def _put_rows(
-        self, rows: Sequence[Row], deadline: float | None = None
-    ) -> dict[bytes, Outcome | None]:
+    def _put_rows(self, rows: Sequence[Row], deadline: float = inf) -> dict[bytes, Outcome | None]:
         """Store rows of distinct digests, in their order; return the outcomes of those written."""
         keys, messages = zip(*rows, strict=True)
         answer = self._ask(self._put_many, array(keys), array(messages), deadline=deadline)
@@ -286,19 +283,13 @@ class PostgreSQLDriver(Driver):
     def close(self) -> None:
         self._connections.close()
 
-    def _read(self, statement: Statement, *values: bytes, seconds: float = OPERATE) -> PGresult:
-        return self._reads.call(self._ask, statement, *values, seconds=seconds)
+    def _read(self, statement: Statement, *values: bytes, **limits: float) -> PGresult:
+        return self._reads.call(self._ask, statement, *values, **limits)
 
-    def _ask(
-        self,
-        statement: Statement,
-        *values: bytes,
-        seconds: float = OPERATE,
-        deadline: float | None = None,
-    ) -> PGresult:
+    def _ask(self, statement: Statement, *values: bytes, **limits: float) -> PGresult:
         """Return the server's answer, or raise the driver's exception for its error."""
         try:
-            return self._connections.ask(statement, *values, seconds=seconds, deadline=deadline)
+            return self._connections.ask(statement, *values, **limits)
         except DiskFull as error:
             raise StoreFull from error
         except UndefinedTable:

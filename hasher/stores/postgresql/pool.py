@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from threading import Lock
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -13,7 +14,6 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from hasher.stores.postgresql.connection import (
     OPERATE,
-    SPEED,
     Connection,
     Lost,
     Statement,
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 WAIT = 0.5  # seconds that a request waits for a connection
 LIMIT = 1.5  # seconds for all attempts
+SPEED = 20_000_000  # bytes of messages that give a statement a second more
 NAP = 0.02  # seconds before a transaction that was in another's way is tried again
 AGAIN = 0.1  # seconds after which a connection that could not be made is tried for the last time
 LOAN = 60.0  # seconds after which a request gives the pool all idle connections, to close old ones
@@ -64,19 +65,15 @@ class Connections:
         self._lock = Lock()
 
     def ask(
-        self,
-        statement: Statement,
-        *values: bytes,
-        seconds: float = OPERATE,
-        deadline: float | None = None,
+        self, statement: Statement, *values: bytes, seconds: float = OPERATE, deadline: float = inf
     ) -> PGresult:
         """Return the server's answer; what is transient is tried again once.
 
         TimeoutError if it does not come in time, or there is no connection. All attempts end by
-        `deadline`: if none is given, LIMIT from now, and longer for large values.
+        `deadline`, and within LIMIT, or longer for large values.
         """
-        seconds += (more := sum(map(len, values)) / SPEED)
-        deadline = deadline or monotonic() + LIMIT + more
+        more = sum(map(len, values)) / SPEED
+        seconds, deadline = seconds + more, min(deadline, monotonic() + LIMIT + more)
         self._require_ready(deadline)
         return self._ask_again(lambda it: it.ask(statement, values, seconds), deadline)
 

@@ -13,7 +13,6 @@ from hasher.stores.driver import Unusable
 from hasher.stores.sqlite import schema
 from hasher.stores.sqlite.files import Files, stat_of
 
-BUSY = 100  # milliseconds for which SQLite waits for a lock, before it is asked again
 YES = c_int(1)
 CACHE = 16 * 1024  # KiB of the file that are kept for writing: the index of some 300,000 messages
 
@@ -98,8 +97,7 @@ class Connections:
         return connection, files
 
     def _open(self) -> apsw.Connection:
-        connection = apsw.Connection(self._path, flags=apsw.SQLITE_OPEN_READWRITE)
-        connection.set_busy_timeout(BUSY)
+        connection = schema.connect(self._path)
         with self._opening:
             self._all.add(connection)
         return connection

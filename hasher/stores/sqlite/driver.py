@@ -117,25 +117,17 @@ class SQLiteDriver(Driver):
             raise Unusable(f"{self.path} does not exist")
         deadline = time.monotonic() + PATIENCE
         try:
-            while not self._opens(deadline, create=create):
-                time.sleep(2 * NAP)
+            patiently(partial(self._open, deadline, create=create), deadline)
         except (OSError, apsw.Error) as error:
             directory = Path(self.path).parent
             missing = "" if directory.is_dir() else f": there is no directory {directory}"
             raise Unusable(f"{self.path} cannot be used ({error}){missing}") from None
 
-    def _opens(self, deadline: float, *, create: bool) -> bool:
-        """Open the file; return False if another process has it locked, to make or to close it."""
-        try:
-            if create and not schema.exists(self.path):
-                with self._turn.held(deadline):
-                    schema.create(self.path)
-            self._connections.writer()
-        except apsw.BusyError:
-            if time.monotonic() > deadline:
-                raise
-            return False
-        return True
+    def _open(self, deadline: float, *, create: bool) -> None:
+        if create and not schema.exists(self.path):
+            with self._turn.held(deadline):
+                schema.create(self.path)
+        self._connections.writer()
 
     def put(self, digest: str, message: bytes) -> Outcome:
         try:
@@ -173,16 +165,15 @@ class SQLiteDriver(Driver):
         While another program has the file locked, this tries again until the deadline. It gives up
         the turn in between, so that every process can answer its clients in time.
         """
-        while True:
-            try:
-                with self._turn.held(deadline), self._transaction() as connection:
-                    return change(connection)
-            except apsw.BusyError:
-                if time.monotonic() > deadline:
-                    raise
-            except FileNotFoundError:  # the folder of the turn
-                self._connections.files().require_same()
-                raise
+        try:
+            return patiently(partial(self._write_once, change, deadline), deadline)
+        except FileNotFoundError:  # the folder of the turn
+            self._connections.files().require_same()
+            raise
+
+    def _write_once(self, change: Callable[[apsw.Connection], T], deadline: float) -> T:
+        with self._turn.held(deadline), self._transaction() as connection:
+            return change(connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[apsw.Connection]:
@@ -279,3 +270,13 @@ class SQLiteDriver(Driver):
             weakref.finalize(self, used.close)  # at exit, if not before
         self._group = GroupCommit(self._commit, PATIENCE)
         self._writes = CircuitBreaker(apsw.BusyError)
+
+
+def patiently(call: Callable[[], T], deadline: float) -> T:
+    """Return what `call` returns; try again while the file is locked, until the deadline."""
+    while True:
+        try:
+            return call()
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise

@@ -6,6 +6,7 @@ import apsw
 
 from hasher.stores.driver import Unusable
 
+BUSY = 100  # milliseconds for which SQLite waits for a lock, before it is asked again
 SCHEMA = 1
 APPLICATION = 0x68617368  # "hash", in the header of the file (https://sqlite.org/fileformat.html)
 COUNT = "SELECT count(*) FROM sqlite_schema"
@@ -19,12 +20,19 @@ COMMIT;
 """
 
 
+def connect(path: str, flags: int = apsw.SQLITE_OPEN_READWRITE) -> apsw.Connection:
+    """Return a connection that waits for locks."""
+    connection = apsw.Connection(path, flags=flags)
+    connection.set_busy_timeout(BUSY)
+    return connection
+
+
 def exists(path: str) -> bool:
     """Return whether there is a database at `path` with anything in it."""
     file = Path(path)
     if not file.exists() or not file.stat().st_size:
         return False
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    connection = connect(path)
     try:
         return bool(connection.execute(COUNT).get)
     finally:
@@ -33,7 +41,7 @@ def exists(path: str) -> bool:
 
 def create(path: str) -> None:
     """Make the file and the table if they do not exist. Only one process at a time may call it."""
-    connection = apsw.Connection(path)
+    connection = connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     try:
         connection.pragma("journal_mode", "wal")
         if not connection.execute(COUNT).get:
