@@ -116,13 +116,19 @@ class Client:
 class Server:
     """One gunicorn, on a free port of 127.0.0.1 unless `bind` says otherwise."""
 
-    def __init__(self, folder: Path, *options: str, bind: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        bind: str = "127.0.0.1:0",
+        worker: str = "leader_worker.Worker",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "leader_worker").symlink_to(PACKAGE)
         shutil.copy(HERE / "application.py", folder)
         self.log_file = folder / "log"
         self.unix = bind.removeprefix("unix:") if bind.startswith("unix:") else None
-        command = [str(GUNICORN), "-k", "leader_worker.Worker", "-b", bind, "--no-control-socket"]
+        command = [str(GUNICORN), "-k", worker, "-b", bind, "--no-control-socket"]
         environ = {key: value for key, value in os.environ.items() if "GUNICORN" not in key}
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
