@@ -10,7 +10,7 @@ import resource
 import selectors
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ HOST = "127.0.0.1"
 PART = 256 * 1024  # bytes that one client sends before it is the next one's turn
 GLANCE = 0.2  # seconds between two looks whether the attack is over
 AGAIN = 0.02  # seconds until a cut client is replaced
+LEFT = 300  # connections that are left open at most, without a client that minds them
 NICE = 10  # so that the server has a core
 
 
@@ -47,7 +48,12 @@ class HalfClose:
     """Send no more."""
 
 
-Step = Send | Pause | Answer | HalfClose
+@dataclass(frozen=True)
+class Leave:
+    """Leave this connection as it is, and go on with another."""
+
+
+Step = Send | Pause | Answer | HalfClose | Leave
 Steps = Iterator[Step]
 SILENCE = Pause(3600.0)
 
@@ -132,6 +138,8 @@ class Attacker:
         elif isinstance(step, Answer):
             self.waits = True
             self.take_answer()
+        elif isinstance(step, Leave):
+            self.leave()
         else:
             self.end()
         self.listen()
@@ -206,6 +214,13 @@ class Attacker:
             self.waits = False
             self.go_on()
 
+    def leave(self) -> None:
+        """Hang up later, when many have been left."""
+        self.crowd.left.append(self.socket.dup())
+        if len(self.crowd.left) > LEFT:
+            self.crowd.left.popleft().close()
+        self.end()
+
     def end(self) -> None:
         """Hang up; another takes the place after a moment."""
         if self.sock is None:
@@ -226,6 +241,7 @@ class Crowd:
         self.target, self.done = target, Done()
         self.selector = selectors.DefaultSelector()
         self.timers: list[tuple[float, int, Attacker, int, Callable[[], None]]] = []
+        self.left: deque[socket.socket] = deque()
         self.number = 0
         self.clients = [Attacker(self, part) for part in parts for _ in range(part.count)]
 

@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from bench.attackers import SILENCE, Answer, Attack, HalfClose, Part, Pause, Send, Steps, Target
+from bench.attackers import (
+    SILENCE,
+    Answer,
+    Attack,
+    HalfClose,
+    Leave,
+    Part,
+    Pause,
+    Send,
+    Steps,
+    Target,
+)
 
 HEAD = b"POST /messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -69,12 +80,12 @@ def taker(target: Target) -> Steps:
 
 
 def filler(_target: Target) -> Steps:
-    """Send most of a body within a second, and leave to another soon after."""
+    """Send most of a body within a second, leave it so, and begin another."""
     yield Send(sized(1_000_000))
     for _ in range(10):
         yield Send(b"x" * 93_000)
         yield Pause(0.1)
-    yield Pause(0.5)
+    yield Leave()
 
 
 def huge_chunk(size: bytes, data: bytes) -> Callable[[Target], Steps]:

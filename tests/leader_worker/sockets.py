@@ -7,6 +7,7 @@ the first that is not. A seed may follow.
 
 import json
 import random
+import re
 import socket
 import sys
 import threading
@@ -29,6 +30,7 @@ from tests.leader_worker.streams import packets, stream
 AT_ONCE = 32  # streams that are under way
 TIMEOUT = 10.0  # seconds in which a connection has to end
 CHANGING = ("REMOTE_PORT", "SERVER_PORT")  # in the environ
+DRAINED = 50_000  # bytes of a body, about, that gthread reads for an application that does not
 OPTIONS = ("--threads", "8", "--keep-alive", "20")
 
 
@@ -121,9 +123,33 @@ def lists_close(difference: Difference) -> bool:
     return "close" in [option.strip().lower() for option in values.split(",")]
 
 
+def application_closes(difference: Difference) -> bool:
+    """Return whether the application has asked for the end, which gthread takes no notice of."""
+    request, mine, other = difference.request, difference.mine, difference.other
+    if request is None or mine is None or other is None or request.path != "/closes":
+        return False
+    return mine.closes and not other.closes and (mine.status, mine.body) == (200, other.body)
+
+
 def is_lost(difference: Difference) -> bool:
     """Return whether gthread has reset the connection over an answer that we gave."""
     return difference.theirs.end == "reset" and difference.other is None
+
+
+def is_large(difference: Difference) -> bool:
+    """Return whether gthread ends the connection over a large body that nobody read."""
+    if difference.index == 0 or difference.other is not None or difference.theirs.end == "open":
+        return False
+    last = difference.requests[: difference.index][-1:]
+    return bool(last) and getattr(last[0], "size", 0) > DRAINED
+
+
+def is_second(difference: Difference) -> bool:
+    """Return whether gthread answers twice: a body that the application did not read was bad."""
+    requests, other = difference.requests, difference.other
+    if difference.mine is not None or difference.request is not None or other is None:
+        return False
+    return bool(requests) and requests[-1].body.failed and other.status >= 400
 
 
 def has_huge_chunk(difference: Difference) -> bool:
@@ -137,7 +163,10 @@ def has_huge_chunk(difference: Difference) -> bool:
 WANTED = (
     Wanted("no Host", "RFC 9112, section 3.2: it is refused with 400", lacks_host),
     Wanted("lists", "`close` in a list of Connection ends the connection", lists_close),
+    Wanted("asked", "the application's `Connection: close` is heeded", application_closes),
     Wanted("lost", "gthread closes over bytes that it has not read; we linger", is_lost),
+    Wanted("large", "gthread ends a connection after a large body that nobody read", is_large),
+    Wanted("second", "gthread answers, and then refuses the body that nobody read", is_second),
     Wanted("huge chunk", "gthread fails with 500; it is refused, or cut", has_huge_chunk),
 )
 CONTINUES = "100"  # it is sent when the application first reads; gunicorn sends it at once
@@ -165,7 +194,7 @@ def requests_in(sent: bytes) -> Iterator[Any]:
         while True:
             request: Any = next(parser)
             yield request
-            request.body.read()
+            request.size = len(request.body.read())
 
 
 def read_answers(received: bytes, methods: list[str]) -> tuple[list[Answer], int, bytes]:
@@ -232,7 +261,8 @@ def stable(content: bytes) -> bytes:
         return content
     with suppress(ValueError):
         said = json.loads(content)
-        return json.dumps({key: said[key] for key in said if key not in CHANGING}).encode()
+        kept = {key: value for key, value in said.items() if key not in CHANGING}
+        return json.dumps(kept, sort_keys=True).encode()
     return content
 
 
@@ -335,8 +365,13 @@ def differences(sent: bytes, ours: Outcome, theirs: Outcome) -> list[str]:
         return names
     difference = Difference(sent, ours, theirs)
     found = next((wanted.name for wanted in WANTED if wanted.applies(difference)), None)
-    assert found, f"{sent!r}\nours:   {ours}\ntheirs: {theirs}"
+    assert found, f"{shown(sent)}\nours:   {ours}\ntheirs: {theirs}"
     return [*names, found]
+
+
+def shown(sent: bytes) -> str:
+    """Return a stream as Python reads it, with long runs of one letter made short."""
+    return re.sub(r"(\w)\1{49,}", lambda run: f"' + b'{run[1]}' * {len(run[0])} + b'", repr(sent))
 
 
 @contextmanager
