@@ -1,5 +1,6 @@
 """The kinds of attack, each from a fault that was found, or that another server had."""
 
+import random
 from collections.abc import Callable
 
 from bench.attackers import (
@@ -80,10 +81,14 @@ def taker(target: Target) -> Steps:
 
 
 def filler(_target: Target) -> Steps:
-    """Send most of a body within a second, leave it so, and begin another."""
+    """Send most of a body within two seconds, leave it so, and begin another.
+
+    Each gets on all the time, and they are of all sizes: when the room is full, large ones suffer.
+    """
+    yield Pause(random.random())
     yield Send(sized(1_000_000))
-    for _ in range(10):
-        yield Send(b"x" * 93_000)
+    for _ in range(20):
+        yield Send(b"x" * 46_500)
         yield Pause(0.1)
     yield Leave()
 
@@ -191,7 +196,8 @@ ATTACKS = (
     ),
     Attack("repeat", (Part(60, repeated),)),
     Attack("takers", (Part(100, taker, reads=False),)),
-    Attack("fillers", (Part(18, filler, patience=2.0), Part(7, slow_chunks))),
+    Attack("fillers-18", (Part(18, filler, patience=2.0), Part(7, slow_chunks))),
+    Attack("fillers-48", (Part(48, filler, patience=2.0), Part(7, slow_chunks))),
     Attack("huge-chunk", HUGE, statuses=(400, 413)),
     Attack("half-sent", (Part(64, half_head), Part(64, half_body)), "before", 0.05),
     Attack("costly", (Part(30, costly),)),
