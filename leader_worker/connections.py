@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,7 @@ from leader_worker.lane import Environ
 from leader_worker.poller import poller
 from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
-from leader_worker.unfinished import Unfinished
+from leader_worker.unfinished import Unfinished, progress
 
 CROWD = 2048  # connections accepted at most before a stop: gunicorn's backlog
 GRACE = 1.0  # seconds for which a request that does not get on keeps its room
@@ -27,8 +28,10 @@ GROWTH = 4  # a round of accepting adds a quarter of the present connections
 FAREWELL = 2.0  # seconds that an idle connection has left when its worker stops
 LOOK = 1.0  # seconds between two looks for connections that are idle for too long
 PAUSE = 0.05  # seconds until accepting is tried again after it has failed
+ROUND = 0.05  # seconds between two polls at most
+FIRST = 3  # new connections that are answered before one of the others
 YIELD = 0.002  # seconds that a worker with fewer connections has to take the next one
-UNFINISHED = 16 * 1024 * 1024  # bytes of unfinished requests that are kept without a thread
+ROOM = 16 * 1024 * 1024  # bytes of requests and answers that are kept without a thread
 
 OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -38,17 +41,22 @@ class Connection:
 
     __slots__ = (
         "client",
+        "closes",
         "count",
         "deadline",
         "discards",
+        "discards_later",
         "environ",
         "greeted",
         "held",
         "number",
+        "owes",
         "polled",
         "postponed",
         "response",
+        "rest",
         "server",
+        "since",
         "sock",
         "unfinished",
         "unread",
@@ -74,11 +82,27 @@ class Connection:
         self.count = 0
         """How many requests gunicorn's parser has read."""
         self.deadline = 0.0
+        self.owes = self.closes = self.discards_later = False
+        """Whether an answer is owed; whether the last one ends it, and what comes is discarded."""
+        self.rest: list[memoryview] = []
+        """What the client has not taken of the last answer."""
+        self.since = 0.0
+        """Since when it has not taken any of it."""
         self.polled = False
         self.discards = False
         """Whether its last answer is sent, and what it still sends is discarded."""
         self.postponed = 0.0
-        """Since when it has waited for a thread, or 0."""
+        """Since when it has waited for a place, or 0."""
+
+    def get_on(self, size: int) -> None:
+        """Note that the client has taken `size` bytes of its answer."""
+        self.since = progress(self.since, size, self.held)
+
+    def late_since(self) -> float | None:
+        """Return since when its request, or its answer, has not got on; None if it has neither."""
+        if self.rest:
+            return self.since
+        return self.unfinished.since if self.unfinished else None
 
 
 class Connections:
@@ -103,22 +127,27 @@ class Connections:
         self._alarm, self._bell = os.pipe()
         self._listens = False
         self._crowd = 0
-        self._unfinished = 0
+        self._held = 0
+        self._held_lock = Lock()
+        self.cuts: deque[str] = deque()
+        """Why clients were cut since that was last logged."""
         self._next_look = self._next_accept = 0.0
         self._rest = PAUSE
+        self._next_poll = 0.0
+        self._in_a_row = 0
 
     def listen(
         self,
         welcome: Callable[[Any], Callable[[Any, Any], Connection]],
-        note_stall: Callable[[], None],
-        try_again: Callable[[], None],
+        expire: Callable[[Connection], None],
+        look: Callable[[], None],
     ) -> None:
         """Begin. `welcome(listener)` returns what makes a Connection of an accepted socket.
 
-        `note_stall` is called for each client that stalled in the head of a request, and
-        `try_again` by the leader once a second.
+        `expire` ends a connection whose client has had its time; the leader calls `look` once a
+        second.
         """
-        self._note_stall, self._try_again = note_stall, try_again
+        self._expire, self._look_further = expire, look
         self._connect = {listener: welcome(listener) for listener in self.listeners}
         for listener in self.listeners:
             listener.settimeout(0)
@@ -151,7 +180,7 @@ class Connections:
                 return
         if not conn.polled:
             conn.polled = True
-            self._poller.add(conn.sock.fileno())
+            self._poller.add(conn.sock.fileno(), writes=bool(conn.rest))
         self.idle[conn] = None  # from here on, another thread may have it
 
     def again(self, conn: Connection) -> None:
@@ -164,12 +193,22 @@ class Connections:
     def take_unfinished(self, conn: Connection) -> bytes:
         """Return what was received of an unfinished request, which leaves its room."""
         unfinished, conn.unfinished = conn.unfinished, None
-        self._release(conn)
+        self.hold_bytes(conn, 0)
         return unfinished.joined() if unfinished else b""
 
-    def _release(self, conn: Connection) -> None:
-        self._unfinished -= conn.held
-        conn.held = 0
+    def hold_bytes(self, conn: Connection, size: int) -> None:
+        """Let this thread's connection hold `size` bytes of the worker's room."""
+        if size != conn.held:
+            with self._held_lock:
+                self._held += size - conn.held
+                conn.held = size
+
+    def make_room(self, more: int, grace: float = GRACE) -> bool:
+        """Make room for `more` bytes; return False if all clients that hold some get on."""
+        while self._held + more > ROOM:
+            if not self._cut_slowest(grace):
+                return False
+        return True
 
     def has_waiting(self) -> bool:
         """Return whether a client waits for the leader, if no thread leads."""
@@ -178,8 +217,7 @@ class Connections:
     def end(self, conn: Connection) -> None:
         """Close this thread's connection."""
         self.unpoll(conn)
-        if conn.held:
-            self._release(conn)
+        self.hold_bytes(conn, 0)
         if self._numbers.get(conn.number) is conn:
             del self._numbers[conn.number]
         with suppress(OSError):
@@ -205,15 +243,20 @@ class Connections:
     def next_ready(self) -> Connection:
         """Return the next connection that may be readable, as soon as there is one.
 
-        New connections come first.
+        New connections come first, three at a time. Whatever requests cost, the leader polls and
+        accepts every ROUND seconds.
         """
         while True:
-            if self._fresh:
+            if monotonic() >= self._next_poll:
+                self._poll()
+            if self._fresh and not (self._ready and self._in_a_row == FIRST):
+                self._in_a_row += 1
                 return self._lead_on(self._fresh)
+            if self._ready and (self._crowd <= 0 or self._in_a_row == FIRST):
+                self._in_a_row = 0
+                return self._lead_on(self._ready)
             if self._crowd > 0:
                 self._accept()
-            elif self._ready:
-                return self._lead_on(self._ready)
             else:
                 self._poll()
 
@@ -226,51 +269,48 @@ class Connections:
 
         Clients whose requests do not get on make room.
         """
-        more = unfinished.size - conn.held
-        while self._unfinished + more > UNFINISHED:
-            if not self._cut_slowest():
-                return False
-        self._unfinished += more
-        conn.held, conn.unfinished = unfinished.size, unfinished
+        if not self.make_room(unfinished.size - conn.held):
+            return False
+        self.hold_bytes(conn, unfinished.size)
+        conn.unfinished = unfinished
         return True
 
-    def _cut_slowest(self) -> bool:
+    def _cut_slowest(self, grace: float) -> bool:
         """Cut the client that holds the most room for the longest; return False if all get on."""
         now = monotonic()
         late = {
-            conn: now - conn.unfinished.since
+            conn: now - since
             for conn in list(self.idle)
-            if conn.unfinished and now - conn.unfinished.since > GRACE
+            if (since := conn.late_since()) is not None and now - since > grace
         }
         slowest = max(late, key=lambda conn: late[conn] * conn.held, default=None)
         if slowest is None or not self._claim(slowest):
             return False
-        self.log.warning("Cut a slow client: others needed the room that its request held.")
+        self.cuts.append("others needed the room that it held")
         self._expire(slowest)
         return True
 
     def _poll(self) -> None:
         """Find connections that are ready, and claim them before making room for new ones."""
-        now = monotonic()
         if self._stopping and not self.closed:
             self._close_listeners()
             return
-        if not self._listens and not self.closed and now >= self._next_accept:
+        if not self._listens and not self.closed and monotonic() >= self._next_accept:
             self._listen()
-        seconds = 0 if self._again else LOOK if self._listens or self.closed else self._rest
+        busy = self._again or self._ready or self._fresh or self._crowd > 0
+        seconds = 0.0 if busy else LOOK if self._listens or self.closed else self._rest
         called = False
         for number in self._poller.wait(seconds, len(self._numbers) + 8):
-            conn = self._numbers.get(number)
-            if conn is not None:
-                if self._claim(conn):
-                    self._ready.append(conn)
+            if conn := self._numbers.get(number):
+                self._ready.extend([conn] if self._claim(conn) else [])
             elif number == self._alarm:
                 os.read(self._alarm, 4096)
             else:
                 called = True
-        while self._again:
+        for _ in range(len(self._again)):
             self._ready.append(self._again.popleft())
         now = monotonic()
+        self._next_poll = now + ROUND
         if now >= self._next_look:
             self._look(now)
         if called and self._listens:
@@ -301,24 +341,14 @@ class Connections:
         for conn in list(self.idle):
             if conn.deadline <= now and self._claim(conn):
                 self._expire(conn)
-        self._try_again()
-
-    def _expire(self, conn: Connection) -> None:
-        """End a connection whose client has had its time; the rest of a body is refused first."""
-        self._release(conn)
-        if conn.unfinished is not None and conn.unfinished.request is not None:
-            conn.sock.stalled = True  # so that reading its body raises Stalled
-            self._again.append(conn)
-            return
-        if conn.unfinished or not (conn.greeted or conn.discards):
-            self._note_stall()
-        self.end(conn)
+        self._look_further()
 
     def _farewell_of(self, conn: Connection) -> float:
         """Return until when a connection may stay while the worker stops."""
-        if conn.unfinished is None or conn.unfinished.request is None:
+        since = conn.late_since()
+        if since is None or (conn.unfinished and conn.unfinished.request is None):
             return self._last_moment
-        return max(self._last_moment, conn.unfinished.since + FAREWELL)
+        return max(self._last_moment, since + FAREWELL)
 
     def _listen(self) -> None:
         for listener in self.listeners:
@@ -344,7 +374,7 @@ class Connections:
 
     def _accept_from(self, listener: Any) -> bool:
         """Take a new connection; return False if there is none, or no room."""
-        if len(self.all) >= self.most and not self._make_room():
+        if len(self.all) >= self.most and not (self._stopping or self._make_room()):
             self._pause(PAUSE)
             return False
         try:
@@ -359,7 +389,7 @@ class Connections:
                 return False
             return True  # the client has gone, for example
         try:
-            conn = self._connect[listener](accepted, client)
+            conn = self._connect[listener](accepted, native(client))
         except OSError:
             accepted.close()
             return True
@@ -395,3 +425,8 @@ class Connections:
             conn.deadline = min(conn.deadline, self._farewell_of(conn))
         self.closed = True
         self._share.leave()
+
+
+def native(client: Any) -> Any:
+    """Return a client's address with what a Unix socket is bound to as WSGI has it (PEP 3333)."""
+    return client if isinstance(client, tuple) else os.fsencode(client).decode("latin-1")

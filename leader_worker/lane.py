@@ -29,8 +29,6 @@ PRINTABLE = bytes(byte for byte in range(256) if chr(byte).isprintable())
 # Fields that change how a message is framed, or what answers it.
 RARE = frozenset({"TRANSFER-ENCODING", "EXPECT", "UPGRADE", "TRAILER", "HTTP2-SETTINGS"})
 FIRST_LINE = re.compile(rb"(?:\r\n)?[A-Z]{3,20} [\x21-\x7e]+ HTTP/1\.[01]\r\n")
-LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,20})")
-CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 # If any of these is changed, gunicorn's parser takes or refuses other requests than the lane.
 DEFAULTS = (
     "casefold_http_method",
@@ -170,29 +168,6 @@ def can_wait(data: bytes) -> bool:
     return len(data) <= HEAD
 
 
-def is_whole(data: bytes, end: int) -> bool:
-    """Return whether the request that starts `data` seems to be whole.
-
-    Its head ends at `end`. A wrong answer only changes which thread waits.
-    """
-    head = data[:end].lower()
-    if end < 0 or b"\nexpect:" in head:
-        return False
-    if b"\ntransfer-encoding:" in head:
-        return has_last_chunk(data, end + 4)
-    return all(len(data) - end - 4 >= int(length) for length in LENGTH.findall(head))
-
-
-def has_last_chunk(data: bytes, start: int) -> bool:
-    """Return whether the chunked body that begins at `start` is there to its last byte."""
-    while chunk := CHUNK.match(data, start):
-        size = int(chunk[1], 16)
-        if not size:
-            return data.find(b"\r\n\r\n", chunk.end() - 2) >= 0
-        start = chunk.end() + size + 2
-    return False
-
-
 def base_environ(cfg: Config, listener: Any) -> Environ:
     """Return the part of the environ that all requests from `listener` have in common.
 
@@ -230,7 +205,7 @@ def client_environ(environ: Environ, sock: Any, client: Any) -> Environ:
     if isinstance(client, tuple):
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
     else:
-        environ["REMOTE_ADDR"] = client if isinstance(client, str) else client.decode()
+        environ["REMOTE_ADDR"] = client
     return environ
 
 

@@ -15,13 +15,32 @@ class Refusal(NamedTuple):
 
 
 class Busy(Exception):
-    """Too many clients wait for a thread."""
+    """Too many clients wait for a place, or one has waited for too long."""
+
+    def __str__(self) -> str:
+        return "too many wait for a thread"
+
+
+class Late(Exception):
+    """The rest of a body has not come in time."""
+
+    def __str__(self) -> str:
+        return "its body did not arrive in time"
+
+
+class Cut(Exception):
+    """A client has sent less than the whole body, and sends no more."""
+
+    def __str__(self) -> str:
+        return "the body ended before its Content-Length"
 
 
 MALFORMED = Refusal(400, "Bad Request", "The request is not valid HTTP.")
 CRASHED = Refusal(500, "Internal Server Error", "The service failed to answer; its log says why.")
 REFUSALS: dict[type[BaseException], Refusal] = {
     Busy: Refusal(503, "Service Unavailable", "The service is busy; try again in a moment."),
+    Late: Refusal(408, "Request Timeout", "The body did not arrive in time; send it again."),
+    Cut: Refusal(400, "Bad Request", "The body ended before its Content-Length."),
     errors.LimitRequestLine: Refusal(414, "URI Too Long", "The address is too long."),
     errors.LimitRequestHeaders: Refusal(
         431, "Request Header Fields Too Large", "The headers are too large."

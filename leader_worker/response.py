@@ -15,7 +15,7 @@ from gunicorn.util import is_hoppish
 from leader_worker.lane import PRINTABLE
 
 NAMES = 1000  # field names that are remembered
-PLAIN, LENGTH, CONNECTION, DROPPED = range(1, 5)  # kinds of fields
+PLAIN, LENGTH, DROPPED = range(1, 4)  # kinds of fields
 KINDS: dict[str, int] = {}
 # The stubs are of gunicorn 26, which did not have these.
 STATUS_RE: re.Pattern[str] = wsgi.STATUS_RE  # type: ignore[attr-defined]
@@ -23,6 +23,8 @@ InvalidResponseHeader: Any = errors.InvalidResponseHeader  # type: ignore[attr-d
 InvalidResponseHeaderName: Any = errors.InvalidResponseHeaderName  # type: ignore[attr-defined]
 early_hints: Any = wsgi._make_early_hints_callback  # type: ignore[attr-defined]  # noqa: SLF001
 VALID_STATUS = re.compile("[1-5][0-9][0-9] [ -~]+")
+CLOSE = "leader_worker.close"  # in the environ, if the application wants the connection to end
+LARGEST_REST = 8 * 1024 * 1024  # bytes of an answer that are kept until the client takes them
 BODILESS = ("1", "204", "304")  # how their status begins
 
 
@@ -49,6 +51,9 @@ class Response:
 
     def __init__(self, req: Any, sock: Any, _cfg: Any = None) -> None:
         self.req, self.sock = req, sock
+        self.rest: list[memoryview] = []
+        """What the client has not taken yet."""
+        self._left = 0
 
     def early_hints(self, headers: Any) -> None:
         """Send `headers` before the answer, as 103 (RFC 8297)."""
@@ -90,8 +95,6 @@ class Response:
                 self._length = int(value)
                 if not lines[0].startswith(("1", "204")):  # RFC 9110, section 8.6
                     lines.append(name + ": " + value)
-            elif kind == CONNECTION and value.lower() == "close":
-                self.closes = True
         return lines
 
     def _require_valid(self) -> None:
@@ -102,8 +105,12 @@ class Response:
             if not wsgi.HEADER_VALUE_RE.fullmatch(value):
                 raise InvalidResponseHeader(repr(name))
 
-    def send(self, body: Iterable[bytes]) -> None:
-        """Send the iterable that the application has returned, and close it."""
+    def send(self, body: Iterable[bytes], *, closes: bool = False) -> None:
+        """Send the iterable that the application has returned, and close it.
+
+        What the client does not take at once is left in `rest`, unless that is a lot.
+        """
+        self.closes = self.closes or closes
         try:
             if self._length is None and isinstance(body, (list, tuple)):
                 self._announce(sum(map(len, body)))
@@ -134,7 +141,19 @@ class Response:
         if self._head:
             data, self._head = self._head + data, b""
             self.headers_sent = True
-        self.sock.sendall(data)
+        if not self.rest and (sent := self.sock.push(data)) < len(data):
+            self._keep(memoryview(data)[sent:])
+        elif self.rest:
+            self._keep(memoryview(data))
+
+    def _keep(self, rest: memoryview) -> None:
+        """Keep `rest` until the client takes it. Wait for the client if that is too much."""
+        self.rest.append(rest)
+        self._left += len(rest)
+        if self._left > LARGEST_REST:
+            for part in self.rest:
+                self.sock.sendall(part)
+            self.rest, self._left = [], 0
 
     def _end(self) -> None:
         """Send what is left, and close the connection if less than announced was sent."""
@@ -180,12 +199,9 @@ def kind_of(name: str) -> int:
     if not TOKEN_RE.fullmatch(name):
         raise InvalidResponseHeaderName(repr(name))
     lower = name.lower()
-    if lower == "connection":
-        kind = CONNECTION
-    elif is_hoppish(name):
+    kind = LENGTH if lower == "content-length" else PLAIN
+    if is_hoppish(name):
         kind = DROPPED  # hop-by-hop fields belong to the server
-    else:
-        kind = LENGTH if lower == "content-length" else PLAIN
     if len(KINDS) < NAMES:
         KINDS[name] = kind
     return kind

@@ -1,7 +1,7 @@
 """The threads of a worker: each leads, reads what a client has sent, answers, and starts over."""
 
-import errno
 import io
+import select
 import socket
 import ssl
 from collections import deque
@@ -12,8 +12,6 @@ from time import monotonic, sleep
 from typing import Any
 
 from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException
-from gunicorn.http.message import Request as GunicornRequest
-from gunicorn.http.unreader import SocketUnreader
 from gunicorn.http.wsgi import create
 
 from leader_worker.connections import PAUSE, Connection, Connections
@@ -25,22 +23,25 @@ from leader_worker.lane import (
     can_wait,
     client_environ,
     fields_of,
-    is_whole,
 )
 from leader_worker.lead import Lead
-from leader_worker.refusals import Busy, refusal_of, whole_response
-from leader_worker.response import Response
-from leader_worker.sockets import STALL, LeadersSocket, Stalled, TLSSocket
+from leader_worker.received import Received
+from leader_worker.received import Request as WholeRequest
+from leader_worker.refusals import Busy, Cut, Late, refusal_of, whole_response
+from leader_worker.response import CLOSE, Response
+from leader_worker.sockets import STALL, Gone, LeadersSocket, Stalled, TLSSocket
 from leader_worker.unfinished import Unfinished
 
 BEFORE_WAIT = "leader_worker.before_wait"  # in the environ
-FEWEST = 2  # threads, so that one is left for whole requests if a client is slow
-PATIENCE = 2.0  # seconds that requests wait if clients hold all threads
+FEWEST = 2  # threads, so that one is left to lead
+PATIENCE = 0.5  # seconds that requests wait if clients hold all threads
 LINGER = 1.0  # seconds for which bytes that come after the last answer are discarded
-POSTPONED = 128  # connections that may wait for a thread
+POSTPONED = 1024  # connections that may wait for a place
+TOO_LONG = 10.0  # seconds after which one that waits for a place is refused
+MOMENT = 0.05  # seconds that an answer waits for room
 RECEIVE = 64 * 1024
 REST = 64 * 1024  # bytes of a body that are read for an application that did not
-GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN}
+LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP
 
 
 class Threads:
@@ -55,10 +56,11 @@ class Threads:
         self.count = max(FEWEST, worker.cfg.threads)
         self.most_slow = self.count - 1
         self.slow: set[object] = set()
-        """An object for each thread that may wait for the rest of a request."""
+        """A place for each thread that answers what the lane does not take."""
         self.postponed: deque[Connection] = deque()
-        """Connections that wait for such a thread."""
-        connections.listen(self.welcome, self.note_stall, self.try_again)
+        """Connections that wait for a place."""
+        self.cuts = connections.cuts
+        connections.listen(self.welcome, self.expire, self.look)
 
     def welcome(self, listener: Any) -> Callable[[socket.socket, Any], Connection]:
         """Return a function that makes a Connection of a socket that `listener` has accepted."""
@@ -102,10 +104,14 @@ class Threads:
         """Take the next step on a connection: its handshake, receiving, or an answer."""
         if conn.discards:
             self.discard(conn)
-        elif conn.sock.stalled:
-            self.answer_by_gunicorn(conn, self.connections.take_unfinished(conn))
+        elif conn.rest:
+            self.send_rest(conn)
+        elif conn.postponed:
+            data, conn.unread = conn.unread, b""
+            self.leave_to_gunicorn(conn, data)
         elif conn.unread:
             data, conn.unread = conn.unread, b""
+            self.connections.hold_bytes(conn, 0)
             self.read(conn, data)
         elif conn.greeted:
             self.receive(conn)
@@ -114,6 +120,7 @@ class Threads:
 
     def greet(self, conn: Connection) -> None:
         """Go on with a TLS handshake, which takes as long as many requests."""
+        conn.owes = True
         self.lead.hand_over()
         conn.greeted = conn.sock.greet()
         if conn.greeted:
@@ -145,9 +152,11 @@ class Threads:
             self.answer(conn, request, self.connections.take_unfinished(conn))
 
     def end_of_input(self, conn: Connection) -> None:
-        """End a connection whose client sends no more. A request that is cut short is refused."""
-        if conn.unfinished:
-            self.answer_by_gunicorn(conn, self.connections.take_unfinished(conn))
+        """End a connection whose client sends no more. Cut if a body is not whole."""
+        if conn.unfinished and conn.unfinished.request:
+            raise Cut
+        if conn.unfinished and self.lane.closed:
+            self.leave_to_gunicorn(conn, self.connections.take_unfinished(conn))
         else:
             self.connections.end(conn)
 
@@ -156,6 +165,7 @@ class Threads:
 
         `since` is the time from which on it has not got on, if some of it came before.
         """
+        conn.owes = True
         end = data.find(b"\r\n\r\n")
         if self.lane.closed or (end < 0 and not can_wait(data)):
             self.leave_to_gunicorn(conn, data)
@@ -175,14 +185,10 @@ class Threads:
         if not self.connections.hold(conn, unfinished):
             self.connections.take_unfinished(conn)
             self.leave_to_gunicorn(conn, unfinished.joined())
-            return
-        conn.postponed = 0.0
-        if conn.sock.pending():
+        elif conn.sock.pending():
             self.take_turns(conn)  # since no poller tells of what is left of a TLS record
         else:
             self.connections.keep(conn, STALL)
-        if self.postponed:  # this may have been one of them, which needs no place
-            self.use_free_places()
 
     def answer(self, conn: Connection, request: Request, data: bytes) -> None:
         """Answer a request that the lane has read, which starts `data`."""
@@ -191,35 +197,43 @@ class Threads:
         conn.unread = data[request.end :]
         conn.response = response = Response(request, conn.sock)
         environ["wsgi.early_hints"] = response.early_hints
-        self.respond(conn, environ)
+        self.respond(response, environ)
         self.after(conn)
 
     def leave_to_gunicorn(self, conn: Connection, data: bytes) -> None:
-        """Answer the request that starts `data`. A thread may have to wait for the rest of it.
+        """Answer the request that starts `data`, which the lane does not take, without the lead.
 
-        One thread is kept free for whole requests. If all others wait, this request is postponed.
+        It may take long, whatever it looks like: so it needs a place, and one thread has none. If
+        all places are taken, it waits for one.
         """
-        if is_whole(data, data.find(b"\r\n\r\n")):
-            self.answer_by_gunicorn(conn, data)
-        elif len(self.slow) >= self.most_slow:
+        if len(self.slow) >= self.most_slow:
             self.postpone(conn, data)
-        else:
-            conn.postponed = 0.0
-            place = object()
-            self.slow.add(place)
-            try:
-                self.answer_by_gunicorn(conn, data)
-            finally:
-                self.slow.discard(place)
-                self.resume()
+            return
+        conn.postponed = 0.0
+        self.connections.hold_bytes(conn, 0)
+        place = object()
+        self.slow.add(place)
+        self.lead.hand_over()
+        try:
+            self.answer_by_gunicorn(conn, data)
+        except Exception as error:  # noqa: BLE001 - the place is given up after the refusal
+            self.fail(conn, error)
+        finally:
+            self.slow.discard(place)
+            self.resume()
 
     def postpone(self, conn: Connection, data: bytes) -> None:
-        """Let a connection wait for a thread. Busy if too many wait already."""
-        if len(self.postponed) >= POSTPONED:
+        """Let a connection wait for a place, unread. Busy if too many wait, or for too long."""
+        since = conn.postponed or monotonic()
+        full = len(self.postponed) >= POSTPONED or not self.connections.make_room(
+            len(data) - conn.held
+        )
+        conn.postponed = 0.0
+        if full or monotonic() - since > TOO_LONG:
             raise Busy
         self.connections.unpoll(conn)
-        conn.unread = data
-        conn.postponed = conn.postponed or monotonic()
+        self.connections.hold_bytes(conn, len(data))
+        conn.unread, conn.postponed = data, since
         self.postponed.append(conn)
         if len(self.slow) < self.most_slow:
             self.resume()  # a thread may have looked for it just before
@@ -229,15 +243,19 @@ class Threads:
         with suppress(IndexError):
             self.take_turns(self.postponed.popleft())
 
-    def use_free_places(self) -> None:
-        """Go on with connections that were postponed, one for each thread that may wait for one."""
-        for _ in range(self.most_slow - len(self.slow)):
-            self.resume()
-
-    def try_again(self) -> None:
-        """Go on with all connections that were postponed: there may be room for them now."""
-        for _ in range(len(self.postponed)):
-            self.resume()
+    def look(self) -> None:
+        """Refuse connections that have waited for a place for too long, or whose clients left."""
+        late, poll = monotonic() - TOO_LONG, select.poll()
+        waiting = {conn.number: conn for conn in list(self.postponed)}
+        for number in waiting:
+            poll.register(number, LEFT)
+        left = {number for number, _ in poll.poll(0)} if waiting else set()
+        for number, conn in waiting.items():
+            if number in left or conn.postponed < late:
+                with suppress(ValueError):  # raised if it has a place by now
+                    self.postponed.remove(conn)
+                    conn.postponed = 0.0
+                    self.fail(conn, Busy())
 
     def starved_since(self) -> float | None:
         """Return since when a request has waited for a thread, or None if that is not too long."""
@@ -250,34 +268,32 @@ class Threads:
 
     def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
         """Answer the request that starts `data`, read by gunicorn's parser."""
-        conn.response = None
         conn.count += 1
-        unreader = SocketUnreader(conn.sock)
-        unreader.unread(data)
-        request: Any = GunicornRequest(self.cfg, unreader, conn.client, conn.count)
+        received = Received(conn.sock, data)
+        request: Any = WholeRequest(self.cfg, received, conn.client, conn.count)
         if request.version >= (1, 1) and "HOST" not in dict(request.headers):
             raise InvalidHeader("HOST", req=request)  # RFC 9112, section 3.2
+        received.expect(request)
         environ: Any
         conn.response, environ = create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=Response
         )
         environ["wsgi.multithread"] = True
         environ[BEFORE_WAIT] = self.lead.hand_over
-        self.respond(conn, environ)
-        self.read_rest(conn, request)
-        conn.unread = unreader.take_buffered()
-        conn.sock.stalled = False
+        self.respond(conn.response, environ)
+        self.read_rest(conn, request, received)
+        conn.unread = received.rest()
         self.after(conn)
 
-    def respond(self, conn: Connection, environ: Environ) -> None:
+    def respond(self, response: Response, environ: Environ) -> None:
         """Call the application, and send its answer."""
-        response = conn.response
         if not (self.keepalive and self.worker.alive):
             response.closes = True
         if self.log.access_log_enabled:
             self.respond_and_log(response, environ)
         else:
-            response.send(self.application(environ, response.start_response))
+            body = self.application(environ, response.start_response)
+            response.send(body, closes=CLOSE in environ)
 
     def respond_and_log(self, response: Response, environ: Environ) -> None:
         """Call the application, send its answer, and write gunicorn's access log."""
@@ -286,16 +302,17 @@ class Threads:
             request.headers = fields_of(environ)
         started = datetime.now(UTC)
         try:
-            response.send(self.application(environ, response.start_response))
+            body = self.application(environ, response.start_response)
+            response.send(body, closes=CLOSE in environ)
         finally:
             self.log.access(response, request, environ, datetime.now(UTC) - started)
 
-    def read_rest(self, conn: Connection, request: Any) -> None:
+    def read_rest(self, conn: Connection, request: Any, received: Received) -> None:
         """Read what the application left of a body if that is little, and the client goes on."""
         body, response = request.body, conn.response
         if is_unread(body) and not response.closes:
             try:
-                response.closes = len(body.read(REST)) == REST
+                response.closes = received.expects or len(body.read(REST)) == REST
             except (OSError, ParseException):
                 response.closes = True
         # After a body that could not be read, it is unknown where the next request begins.
@@ -303,15 +320,63 @@ class Threads:
         conn.discards = response.closes and (is_unread(body) or body.failed)
 
     def after(self, conn: Connection) -> None:
-        """Wait for the next request, or end the connection."""
-        closes, conn.response = conn.response.closes, None  # it refers to the body
+        """Let the client take the rest of an answer, then go on with its connection."""
+        response, conn.response = conn.response, None  # it refers to the body
+        conn.owes = False
+        conn.closes = response.closes
         conn.sock.waits_since = None
-        if closes:
+        if response.rest:
+            conn.discards, conn.discards_later = False, conn.discards
+            conn.rest, conn.since = response.rest, monotonic()
+            self.hold_rest(conn)
+        else:
+            self.go_on_after(conn)
+
+    def go_on_after(self, conn: Connection) -> None:
+        """Wait for the next request, or end the connection."""
+        if conn.closes:
             self.hang_up(conn)
-        elif conn.unread or conn.sock.pending():
+        elif conn.unread:
+            if self.connections.make_room(len(conn.unread)):
+                self.connections.hold_bytes(conn, len(conn.unread))
+                self.take_turns(conn)
+            else:
+                self.hang_up(conn)
+        elif conn.sock.pending():
             self.take_turns(conn)
         else:
             self.connections.keep(conn, self.keepalive)
+
+    def hold_rest(self, conn: Connection) -> None:
+        """Let a client take the rest of its answer, without a thread. Stalled if there is no room.
+
+        If there is none, this thread waits for a moment, in which others may make some.
+        """
+        self.connections.unpoll(conn)
+        more = sum(map(len, conn.rest)) + len(conn.unread) - conn.held
+        if not self.connections.make_room(more):
+            self.lead.hand_over()
+            conn.sock.is_ready(select.POLLOUT, MOMENT)
+            if not self.connections.make_room(more, MOMENT / 2):
+                raise Stalled
+        self.connections.hold_bytes(conn, conn.held + more)
+        self.connections.keep(conn, STALL)
+
+    def send_rest(self, conn: Connection) -> None:
+        """Send what the client takes of an answer that it has not taken whole."""
+        while conn.rest:
+            sent = conn.sock.push(conn.rest[0])
+            if sent:
+                conn.get_on(sent)
+            if sent < len(conn.rest[0]):
+                conn.rest[0] = conn.rest[0][sent:]
+                self.connections.keep(conn, STALL)
+                return
+            del conn.rest[0]
+        self.connections.unpoll(conn)
+        self.connections.hold_bytes(conn, 0)
+        conn.discards = conn.discards_later
+        self.go_on_after(conn)
 
     def take_turns(self, conn: Connection) -> None:
         """Queue a connection of which more was received already, behind the others."""
@@ -346,41 +411,50 @@ class Threads:
             self.connections.keep(conn, left)
 
     def fail(self, conn: Connection, error: BaseException) -> None:
-        """End a connection on which `error` was raised, with a refusal if that can be sent."""
+        """End a connection on which `error` was raised, with a refusal if an answer is owed."""
+        response, conn.response = conn.response, None
         try:
             if isinstance(error, Stalled):
-                self.note_stall()
+                self.cuts.append(f"it stalled for {STALL:.0f} s")
                 self.connections.end(conn)
             elif has_gone(error):
                 self.connections.end(conn)
-            elif conn.response is not None and conn.response.headers_sent:
+            elif conn.owes and not (response and response.headers_sent):
+                self.refuse(conn, error)
+            else:
                 self.log.error("An answer was broken off.", exc_info=error)
                 self.connections.end(conn)
-            else:
-                self.refuse(conn, error)
         except Exception:
             self.log.exception("A connection could not be ended.")
+
+    def expire(self, conn: Connection) -> None:
+        """End a connection whose client has had its time; the rest of a body is refused."""
+        if conn.unfinished and conn.unfinished.request:
+            self.fail(conn, Late())
+        elif conn.unfinished or conn.rest or not (conn.greeted or conn.discards):
+            self.fail(conn, Stalled())
+        else:
+            self.connections.end(conn)
 
     def refuse(self, conn: Connection, error: BaseException) -> None:
         """Refuse what is not HTTP, or a request that the application failed to answer."""
         refusal, name = refusal_of(error), self.worker.request_id()
         if refusal.status == 500:
             self.log.error("Request %s could not be handled.", name, exc_info=error)
+        elif isinstance(error, (Busy, Late)):
+            self.cuts.append(str(error))  # one line for all of a second
         else:
-            peer = conn.client[0] if conn.client else "?"
-            self.log.warning("Refused request %s from %s: %s", name, peer, error)
+            peer = conn.environ["REMOTE_ADDR"]
+            self.log.warning("Refused request %s from %s: %s", name, peer or "?", error)
         fields, body = self.worker.refusal(refusal.sentence, name)
         if refusal.status == 503:
             fields = [*fields, ("Retry-After", "1")]
         if conn.greeted:
             with suppress(OSError):
-                conn.sock.sendall(whole_response(refusal, fields, body))
-        conn.discards = True
+                conn.sock.push(whole_response(refusal, fields, body))
+        self.connections.take_unfinished(conn)
+        conn.owes, conn.discards = False, True
         self.hang_up(conn)
-
-    def note_stall(self) -> None:
-        """Log that a client was cut."""
-        self.log.info("Cut a client that stalled for %d s.", STALL)
 
 
 def is_unread(body: Any) -> bool:
@@ -399,8 +473,6 @@ def has_come(sock: socket.socket) -> bool:
 
 def has_gone(error: BaseException) -> bool:
     """Return whether `error` says that the client has gone."""
-    if isinstance(error, (NoMoreData, StopIteration)):
+    if isinstance(error, (Gone, NoMoreData, StopIteration)):
         return True
-    if isinstance(error, ssl.SSLError):
-        return bool(error.args[0] == ssl.SSL_ERROR_EOF)
-    return isinstance(error, OSError) and error.errno in GONE
+    return isinstance(error, ssl.SSLError) and bool(error.args[0] == ssl.SSL_ERROR_EOF)

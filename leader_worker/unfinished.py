@@ -31,8 +31,7 @@ class Unfinished:
         less of it. So a client that sends slowly and steadily is told from one that only drips.
         """
         size = len(data)
-        now = monotonic()
-        self.since += (now - self.since) * min(1.0, size / max(PROGRESS, self.size / 8))
+        self.since = progress(self.since, size, self.size)
         self.parts.append(data)
         self.size += size + PART
         self.missing -= size
@@ -40,3 +39,8 @@ class Unfinished:
     def joined(self) -> bytes:
         """Return what was received."""
         return b"".join(self.parts)
+
+
+def progress(since: float, size: int, held: int) -> float:
+    """Return from when on a client that holds `held` bytes has not got on, now that `size` came."""
+    return since + (monotonic() - since) * min(1.0, size / max(PROGRESS, held / 8))

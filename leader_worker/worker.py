@@ -10,6 +10,8 @@ import select
 import signal
 import socket
 import ssl
+import sys
+from collections import Counter
 from contextlib import suppress
 from threading import Thread
 from time import monotonic
@@ -26,6 +28,8 @@ from leader_worker.sockets import STALL, TLSSocket
 from leader_worker.threads import Threads
 
 GARBAGE = 50_000  # new objects between two garbage collections
+# seconds for which a thread computes while the leader waits for the interpreter
+SWITCH = 0.001
 IGNORED = ("max_requests", "pre_request", "post_request")  # settings that have no effect
 
 
@@ -100,6 +104,7 @@ class Worker(BaseWorker):
         most: int = self.cfg.worker_connections
         self.connections = Connections(self.sockets, most, self.share, self.log)
         self.lead = Lead(self.connections.leave_poller)
+        sys.setswitchinterval(SWITCH)
         self.tls = self.tls_context()
         super().init_process()
 
@@ -150,10 +155,18 @@ class Worker(BaseWorker):
     def look_after(self, seconds: float) -> None:
         """Tell the master that this worker lives, then wait `seconds` for a signal."""
         self.notify()
+        self.report()
         if (since := self.threads.starved_since()) is not None:
             self.cut_slow_clients(since, "others waited for their threads")
         if select.select([self.PIPE[0]], [], [], seconds)[0]:
             os.read(self.PIPE[0], 4096)
+
+    def report(self) -> None:
+        """Log why clients were cut: one line for many."""
+        cuts = self.connections.cuts
+        for reason, count in Counter(cuts.popleft() for _ in range(len(cuts))).items():
+            number = "a client" if count == 1 else f"{count} clients"
+            self.log.warning("Cut %s: %s.", number, reason)
 
     def cut_slow_clients(self, since: float, reason: str) -> None:
         """Cut clients that have held a thread since before `since`.

@@ -107,7 +107,8 @@ def written(environ: Environ, start_response: Start) -> Iterable[bytes]:
 
 def closes(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Want the connection to end."""
-    start_response("200 OK", [("Content-Length", "5"), ("Connection", "close")])
+    environ["leader_worker.close"] = True
+    start_response("200 OK", [("Content-Length", "5")])
     return [b"hello"]
 
 

@@ -25,7 +25,7 @@ class Worker:
         self.age = next(AGES)
         self.share = Share(self)
         self.connections = Connections([listener], 100, self.share, logging.getLogger())
-        self.connections.listen(lambda _: self.welcome, lambda: None, lambda: None)
+        self.connections.listen(lambda _: self.welcome, self.connections.end, lambda: None)
 
     def welcome(self, accepted: socket.socket, client: Any) -> Connection:
         """Make a connection of an accepted socket."""
