@@ -30,6 +30,7 @@ LOOK = 1.0  # seconds between two looks for connections that are idle for too lo
 PAUSE = 0.05  # seconds until accepting is tried again after it has failed
 ROUND = 0.05  # seconds between two polls at most
 FIRST = 3  # new connections that are answered before one of the others
+SPARE = 8 * 1024 * 1024  # bytes of requests that wait for a place if that room is full
 YIELD = 0.002  # seconds that a worker with fewer connections has to take the next one
 ROOM = 16 * 1024 * 1024  # bytes of requests and answers that are kept without a thread
 
@@ -203,6 +204,10 @@ class Connections:
                 self._held += size - conn.held
                 conn.held = size
 
+    def fits(self, more: int) -> bool:
+        """Return whether `more` bytes of what waits for a place can be kept."""
+        return self._held + more <= ROOM + SPARE
+
     def make_room(self, more: int, grace: float = GRACE) -> bool:
         """Make room for `more` bytes; return False if all clients that hold some get on."""
         while self._held + more > ROOM:
@@ -269,10 +274,10 @@ class Connections:
 
         Clients whose requests do not get on make room.
         """
+        conn.unfinished = unfinished
         if not self.make_room(unfinished.size - conn.held):
             return False
         self.hold_bytes(conn, unfinished.size)
-        conn.unfinished = unfinished
         return True
 
     def _cut_slowest(self, grace: float) -> bool:

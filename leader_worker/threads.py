@@ -107,8 +107,7 @@ class Threads:
         elif conn.rest:
             self.send_rest(conn)
         elif conn.postponed:
-            data, conn.unread = conn.unread, b""
-            self.leave_to_gunicorn(conn, data)
+            self.leave_to_gunicorn(conn, conn.unread)
         elif conn.unread:
             data, conn.unread = conn.unread, b""
             self.connections.hold_bytes(conn, 0)
@@ -155,8 +154,8 @@ class Threads:
         """End a connection whose client sends no more. Cut if a body is not whole."""
         if conn.unfinished and conn.unfinished.request:
             raise Cut
-        if conn.unfinished and self.lane.closed:
-            self.leave_to_gunicorn(conn, self.connections.take_unfinished(conn))
+        if conn.unfinished:
+            self.leave_to_gunicorn(conn, b"")
         else:
             self.connections.end(conn)
 
@@ -183,8 +182,7 @@ class Threads:
     def wait_for_more(self, conn: Connection, unfinished: Unfinished) -> None:
         """Wait for the rest of a request, without a thread if there is room for it."""
         if not self.connections.hold(conn, unfinished):
-            self.connections.take_unfinished(conn)
-            self.leave_to_gunicorn(conn, unfinished.joined())
+            self.leave_to_gunicorn(conn, b"")
         elif conn.sock.pending():
             self.take_turns(conn)  # since no poller tells of what is left of a TLS record
         else:
@@ -201,7 +199,7 @@ class Threads:
         self.after(conn)
 
     def leave_to_gunicorn(self, conn: Connection, data: bytes) -> None:
-        """Answer the request that starts `data`, which the lane does not take, without the lead.
+        """Answer the request that starts `data`, or is unfinished, without the lead.
 
         It may take long, whatever it looks like: so it needs a place, and one thread has none. If
         all places are taken, it waits for one.
@@ -209,7 +207,8 @@ class Threads:
         if len(self.slow) >= self.most_slow:
             self.postpone(conn, data)
             return
-        conn.postponed = 0.0
+        conn.postponed, conn.unread = 0.0, b""
+        data = data or self.connections.take_unfinished(conn)
         self.connections.hold_bytes(conn, 0)
         place = object()
         self.slow.add(place)
@@ -225,14 +224,13 @@ class Threads:
     def postpone(self, conn: Connection, data: bytes) -> None:
         """Let a connection wait for a place, unread. Busy if too many wait, or for too long."""
         since = conn.postponed or monotonic()
-        full = len(self.postponed) >= POSTPONED or not self.connections.make_room(
-            len(data) - conn.held
-        )
+        size = conn.unfinished.size if conn.unfinished else len(data)
+        full = len(self.postponed) >= POSTPONED or not self.connections.fits(size - conn.held)
         conn.postponed = 0.0
         if full or monotonic() - since > TOO_LONG:
             raise Busy
         self.connections.unpoll(conn)
-        self.connections.hold_bytes(conn, len(data))
+        self.connections.hold_bytes(conn, size)
         conn.unread, conn.postponed = data, since
         self.postponed.append(conn)
         if len(self.slow) < self.most_slow:
@@ -244,18 +242,25 @@ class Threads:
             self.take_turns(self.postponed.popleft())
 
     def look(self) -> None:
-        """Refuse connections that have waited for a place for too long, or whose clients left."""
+        """Refuse connections that have waited for a place for too long, or whose clients left.
+
+        One that waits since there was no room needs no place when there is some.
+        """
         late, poll = monotonic() - TOO_LONG, select.poll()
         waiting = {conn.number: conn for conn in list(self.postponed)}
         for number in waiting:
             poll.register(number, LEFT)
         left = {number for number, _ in poll.poll(0)} if waiting else set()
         for number, conn in waiting.items():
-            if number in left or conn.postponed < late:
+            refused = number in left or conn.postponed < late
+            if refused or (conn.unfinished and self.connections.make_room(RECEIVE)):
                 with suppress(ValueError):  # raised if it has a place by now
                     self.postponed.remove(conn)
                     conn.postponed = 0.0
-                    self.fail(conn, Busy())
+                    if refused:
+                        self.fail(conn, Busy())
+                    else:
+                        self.connections.keep(conn, STALL)
 
     def starved_since(self) -> float | None:
         """Return since when a request has waited for a thread, or None if that is not too long."""
@@ -405,6 +410,8 @@ class Threads:
             ended = left <= 0 or not socket.socket.recv(conn.sock, RECEIVE)
         except BlockingIOError:
             ended = False
+        except OSError:
+            ended = True
         if ended:
             self.connections.end(conn)
         else:

@@ -152,6 +152,35 @@ def is_large(difference: Difference) -> bool:
     return bool(last) and getattr(last[0], "size", 0) > DRAINED
 
 
+def is_unasked(difference: Difference) -> bool:
+    """Return whether the connection ends since the application read no body that was expected."""
+    ours, theirs = difference.ours.answers, difference.theirs.answers
+    expects = b"100-continue" in difference.sent.lower()
+    return expects and 0 < len(ours) < len(theirs) and ours == theirs[: len(ours)]
+
+
+def is_cut(difference: Difference) -> bool:
+    """Return whether the last request's body is cut, and only we have refused it."""
+    ours, theirs = difference.ours.answers, difference.theirs.answers
+    count = len(ours)
+    return (
+        0 < count <= len(theirs)
+        and ours[-1].status == 400
+        and theirs[count - 1].status != 400
+        and ours[:-1] == theirs[: count - 1]
+        and is_missing_bytes(difference.sent)
+    )
+
+
+def is_missing_bytes(sent: bytes) -> bool:
+    """Return whether the last request announces more bytes than follow."""
+    *_, last = [None, *requests_in(sent)]
+    if last is None:
+        return False
+    announced = dict(last.headers).get("CONTENT-LENGTH", "")
+    return announced.isdecimal() and getattr(last, "size", 0) < int(announced)
+
+
 def is_second(difference: Difference) -> bool:
     """Return whether gthread answers twice: a body that the application did not read was bad."""
     requests, other = difference.requests, difference.other
@@ -174,6 +203,8 @@ WANTED = (
     Wanted("asked", "the application's `Connection: close` is heeded", application_closes),
     Wanted("length", "a list's length is sent to HTTP/1.0, too", announces_length),
     Wanted("lost", "gthread closes over bytes that it has not read; we linger", is_lost),
+    Wanted("cut", "a body that is cut is refused with 400, and not handed on", is_cut),
+    Wanted("expect", "a body that was expected and not asked for ends it", is_unasked),
     Wanted("large", "gthread ends a connection after a large body that nobody read", is_large),
     Wanted("second", "gthread answers, and then refuses the body that nobody read", is_second),
     Wanted("huge chunk", "gthread fails with 500; it is refused, or cut", has_huge_chunk),

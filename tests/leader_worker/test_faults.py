@@ -65,6 +65,8 @@ def test_clients_that_stall_hold_no_thread(server: Server, kind: str) -> None:
 @pytest.mark.parametrize("kind", STALLED)
 def test_clients_that_stall_are_cut(server: Server, kind: str) -> None:
     with clients(server, MANY, STALLED[kind]) as stalled:
+        if "body" in kind:
+            assert {client.status() for client in stalled} == {408}
         assert all(client.is_closed() for client in stalled)
     assert server.is_well()
     assert "Traceback" not in server.log

@@ -65,9 +65,9 @@ def front() -> Iterator[Front]:
             assert made.connect() == made.busy.next_client()
         yield made
         for worker in made.busy, made.other:
-            worker.share.leave()
             for conn in list(worker.connections.all):
                 worker.connections.end(conn)
+            worker.share.leave()
 
 
 def test_a_worker_that_has_more_leaves_the_next_to_another(
