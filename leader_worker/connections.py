@@ -22,6 +22,7 @@ from leader_worker.shares import Share
 from leader_worker.sockets import LeadersSocket, TLSSocket
 from leader_worker.unfinished import Unfinished, progress
 
+DRIP = 1024  # bytes
 CROWD = 2048  # connections accepted at most before a stop: gunicorn's backlog
 GRACE = 1.0  # seconds for which a request that does not get on keeps its room
 GROWTH = 4  # a round of accepting adds a quarter of the present connections
@@ -275,7 +276,10 @@ class Connections:
         Clients whose requests do not get on make room.
         """
         conn.unfinished = unfinished
-        if not self.make_room(unfinished.size - conn.held):
+        more = unfinished.size - conn.held
+        # What only drips is not taken out of turn: so it is known for what it is, and makes room.
+        drips = 0 < more < DRIP and conn.held and self.fits(more)
+        if not (self.make_room(more) or drips):
             return False
         self.hold_bytes(conn, unfinished.size)
         return True

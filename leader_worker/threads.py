@@ -269,7 +269,7 @@ class Threads:
         if now - free_since > PATIENCE and self.connections.has_waiting():
             return free_since
         waiting = next((conn.postponed for conn in list(self.postponed)), now)
-        return waiting if now - waiting > STALL else None
+        return now - STALL if now - waiting > STALL else None
 
     def answer_by_gunicorn(self, conn: Connection, data: bytes) -> None:
         """Answer the request that starts `data`, read by gunicorn's parser."""
