@@ -122,8 +122,6 @@ def acceptable_length(environ: Environ, limit: int) -> int | None:
     coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding and coding.lower() != "chunked":
         abort(501, "Transfer-Encoding can only be chunked.")
-    if coding and not environ.get("wsgi.input_terminated"):
-        abort(411, "This server cannot read a chunked body; send it with a Content-Length.")
     announced = None if coding else announced_length(environ)
     if announced is not None and announced > limit:
         refuse_as_too_large(limit)

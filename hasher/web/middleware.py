@@ -16,7 +16,6 @@ from hasher.telemetry.record import (
 
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the environ
-CLOSE = "leader_worker.close"  # what asks it to end the connection: PEP 3333 forbids the field
 
 
 class Middleware:
@@ -39,7 +38,7 @@ class Middleware:
             note_answer(record, status, headers)
             headers.append(NO_SNIFFING)
             if not record.body_read and has_body(environ):
-                environ[CLOSE] = True
+                headers.append(("Connection", "close"))
             headers.append(("X-Request-ID", record.id))
             return start_response(status, headers, exc_info)
 
