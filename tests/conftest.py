@@ -1,6 +1,8 @@
 """What every test of the application in this process starts from."""
 
 import signal
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -10,6 +12,8 @@ from hasher import create_app
 from hasher.settings import Settings
 from hasher.stores import Driver
 from hasher.stores.memory import MemoryDriver
+from hasher.telemetry.record import Environ
+from hasher.web.middleware import CLOSE
 
 # A shell makes what it starts in the background ignore Ctrl-C, and so what that starts in turn.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +35,24 @@ def app(store: Driver) -> Flask:
 def client(app: Flask) -> FlaskClient:
     """A client that speaks WSGI to it."""
     return app.test_client()
+
+
+@pytest.fixture
+def closes(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each answer asked the worker, before it started, to close the connection."""
+    asked: list[bool] = []
+    answer = app.wsgi_app
+
+    def watched(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            assert "Connection" not in dict(headers)  # PEP 3333 forbids it
+            asked.append(environ.get(CLOSE, False))
+            return start_response(status, headers, exc_info)
+
+        return answer(environ, start)
+
+    monkeypatch.setattr(app, "wsgi_app", watched)
+    return asked
 
 
 @pytest.fixture

@@ -16,14 +16,16 @@ from hasher.telemetry.record import (
 
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 BEFORE_WAIT = "leader_worker.before_wait"  # what the worker puts into the environ
+CLOSE = "leader_worker.close"  # what the worker reads from it when the application has returned
 
 
 class Middleware:
     """A WSGI application that tells `observers` of its requests.
 
     Each answer, errors included, has the id of its request and forbids sniffing. An answer that
-    comes before the body was read closes the connection (RFC 9112, section 9.6): reading the rest
-    would let a client hold the thread with a request that was refused already.
+    comes before the body was read asks the worker to close the connection (RFC 9112, section 9.6):
+    reading the rest would let a client hold the thread with a request that was refused already. It
+    asks through the environ, since an application may not send a Connection field (PEP 3333).
     """
 
     def __init__(self, application: WSGIApplication, observers: Sequence[Observer]) -> None:
@@ -38,7 +40,7 @@ class Middleware:
             note_answer(record, status, headers)
             headers.append(NO_SNIFFING)
             if not record.body_read and has_body(environ):
-                headers.append(("Connection", "close"))
+                environ[CLOSE] = True
             headers.append(("X-Request-ID", record.id))
             return start_response(status, headers, exc_info)
 
