@@ -44,8 +44,8 @@ POST = msgspec.json.Decoder(Post)
 def read_message(environ: Environ, limit: int) -> bytes:
     """Return the message in the body of the request, as UTF-8.
 
-    Aborts with 400 if there is none, 413 if the body is over `limit` bytes, 415 if its media type,
-    charset or content coding is not offered, and 408 if the client stalls.
+    Aborts with 415 if its media type is not offered, with 400 if it holds no message, and as
+    `pieces` does.
     """
     decode = DECODERS.get(media_type(environ))
     if decode is None:
@@ -92,10 +92,10 @@ def discard_body(environ: Environ, limit: int) -> None:
 def pieces(environ: Environ, limit: int) -> Iterator[bytes]:
     """Yield the body in pieces of at most PIECE bytes, to its end.
 
-    Aborts with 400 if it was cut or is malformed, 408 if it stalled, 413 if it is over `limit`
-    bytes, 415 or 501 if it would have to be converted. A body whose announced length is over the
-    limit is not read. A chunked body announces no length, so one byte more than the limit is read:
-    if it comes, the body is over the limit.
+    Aborts with 400 if it was cut or is malformed, 408 if it stalled, 411 if the server has left it
+    in chunks, 413 if it is over `limit` bytes, 415 or 501 if it would have to be converted. A body
+    whose announced length is over the limit is not read. A chunked body announces no length, so one
+    byte more than the limit is read: if it comes, the body is over the limit.
     """
     announced = acceptable_length(environ, limit)
     left = limit + 1 if announced is None else announced
@@ -120,12 +120,23 @@ def acceptable_length(environ: Environ, limit: int) -> int | None:
     if not is_plain_utf8(environ):
         abort(415, OFFERED)
     coding = environ.get("HTTP_TRANSFER_ENCODING")
-    if coding and coding.lower() != "chunked":
-        abort(501, "Transfer-Encoding can only be chunked.")
-    announced = None if coding else announced_length(environ)
+    if coding is not None:
+        require_decoded(coding, environ)
+    announced = announced_length(environ) if coding is None else None
     if announced is not None and announced > limit:
         refuse_as_too_large(limit)
     return announced
+
+
+def require_decoded(coding: str, environ: Environ) -> None:
+    """Abort with 501 if `coding` is not chunked, and with 411 if the server leaves it undecoded.
+
+    Such a server passes on the chunks as they are, or an empty body.
+    """
+    if coding.lower() != "chunked":
+        abort(501, "Transfer-Encoding can only be chunked.")
+    if not environ.get("wsgi.input_terminated"):
+        abort(411, "Send the body with a Content-Length: this server does not decode chunks.")
 
 
 def announced_length(environ: Environ) -> int | None:
