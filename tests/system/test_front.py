@@ -226,7 +226,7 @@ def test_the_fronts_own_errors_are_json(fleet: Fleet) -> None:
     for sent, status in (
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
         (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (HEAD.replace(b"1000", b"2000000"), 413),
         (HEAD.replace(b"Content-Length: 1000", b"Transfer-Encoding: gzip"), 501),
@@ -239,6 +239,31 @@ def test_the_fronts_own_errors_are_json(fleet: Fleet) -> None:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["X-Request-ID"]
         assert set(answer.json) == {"error"}
+
+
+LARGEST = 8190 - len(b"Cookie: ")  # bytes of the largest cookie that gunicorn reads
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (b"Cookie: " + b"x" * 9000, 431),
+        (b"Cookie: " + b"x" * (LARGEST + 1), 431),
+        (b"Cookie: " + b"x" * (LARGEST - 2), 200),
+        (b"x" * 9000 + b": a", 431),
+        (b"X: a\r\n" * 101 + b"Y: a", 431),
+        (b"X: a\r\n" * 50 + b"Y: a", 200),
+    ],
+    ids=["9 kB", "just too large", "large", "a large name", "too many", "many"],
+)
+def test_headers_are_refused_as_an_instance_refuses_them(
+    fleet: Fleet, fields: bytes, status: int
+) -> None:
+    for service in (fleet.instances[0], fleet.front):
+        answer = service.exchange(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n")
+        assert answer is not None
+        assert answer.status == status
+        assert status == 200 or answer.json == {"error": "The headers are too large."}
 
 
 def test_the_front_says_which_methods_an_address_takes(fleet: Fleet) -> None:
