@@ -52,7 +52,9 @@ REFUSALS: dict[type[BaseException], Refusal] = {
         501, "Not Implemented", "Transfer-Encoding can only be chunked."
     ),
     errors.ForbiddenProxyRequest: Refusal(403, "Forbidden", "This address may not be a proxy."),
-    errors.ConfigurationProblem: CRASHED,
+    errors.ConfigurationProblem: Refusal(  # raised for a path outside of SCRIPT_NAME only
+        404, "Not Found", "Nothing is served at this address."
+    ),
     # The stubs are of gunicorn 26, which did not have these two.
     errors.InvalidResponseHeader: CRASHED,  # type: ignore[attr-defined]
     errors.InvalidResponseHeaderName: CRASHED,  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import Any
 
-from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException
+from gunicorn.http.errors import ConfigurationProblem, InvalidHeader, NoMoreData, ParseException
 from gunicorn.http.wsgi import create
 
 from leader_worker.connections import PAUSE, Connection, Connections
@@ -283,6 +283,8 @@ class Threads:
         conn.response, environ = create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=Response
         )
+        if environ["SCRIPT_NAME"] and environ["PATH_INFO"][:1] not in {"", "/"}:
+            raise ConfigurationProblem("The path only begins as SCRIPT_NAME does")
         environ["wsgi.multithread"] = True
         environ[BEFORE_WAIT] = self.lead.hand_over
         self.respond(conn.response, environ)
