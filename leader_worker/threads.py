@@ -290,6 +290,8 @@ class Threads:
         self.respond(conn.response, environ)
         self.read_rest(conn, request, received)
         conn.unread = received.rest()
+        # It refers to its body, which refers to it: together they would wait for the collector.
+        request.body = None
         self.after(conn)
 
     def respond(self, response: Response, environ: Environ) -> None:
