@@ -38,7 +38,8 @@ PATIENCE = 0.5  # seconds that requests wait if clients hold all threads
 LINGER = 1.0  # seconds for which bytes that come after the last answer are discarded
 POSTPONED = 1024  # connections that may wait for a place
 TOO_LONG = 10.0  # seconds after which one that waits for a place is refused
-MOMENT = 0.05  # seconds that an answer waits for room
+UNTAKEN = 0.25  # seconds for which an answer that is not taken keeps its room if others need it
+MOMENT = 0.02  # seconds that an answer waits for room
 RECEIVE = 64 * 1024
 REST = 64 * 1024  # bytes of a body that are read for an application that did not
 LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP
@@ -363,10 +364,10 @@ class Threads:
         """
         self.connections.unpoll(conn)
         more = sum(map(len, conn.rest)) + len(conn.unread) - conn.held
-        if not self.connections.make_room(more):
+        if not self.connections.make_room(more, UNTAKEN):
             self.lead.hand_over()
             conn.sock.is_ready(select.POLLOUT, MOMENT)
-            if not self.connections.make_room(more, MOMENT / 2):
+            if not self.connections.make_room(more, MOMENT):
                 raise Stalled
         self.connections.hold_bytes(conn, conn.held + more)
         self.connections.keep(conn, STALL)

@@ -29,7 +29,7 @@ from leader_worker.threads import Threads
 
 GARBAGE = 50_000  # new objects between two garbage collections
 # seconds for which a thread computes while the leader waits for the interpreter
-SWITCH = 0.0002
+SWITCH = 0.0005
 IGNORED = ("max_requests", "pre_request", "post_request")  # settings that have no effect
 
 
