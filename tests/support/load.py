@@ -8,6 +8,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from typing import Self
 
+from tests.support.servers import until
 from tests.support.service import Service
 
 
@@ -124,3 +125,53 @@ class Reads(Load):
     def act(self, number: int, count: int) -> None:
         """Read one of them."""
         self.send("GET", self.texts[count % len(self.texts)])
+
+
+class KeptAlive:
+    """Clients that read messages, each on a connection that it keeps, and never try again.
+
+    `seen` has what they were answered since `reset`: pairs of a digest and a status, or None if
+    there was no answer.
+    """
+
+    def __init__(self, service: Service, digests: Sequence[str], count: int = 32) -> None:
+        self.service, self.digests = service, digests
+        self.seen: set[tuple[str, int | None]] = set()
+        self.ended = threading.Event()
+        self.rounds = [0] * count
+        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self, number: int) -> None:
+        """Read all messages, again and again, until the block ends."""
+        client = self.service.connect()
+        while not self.ended.is_set():
+            for digest in self.digests:
+                client.send(f"GET /messages/{digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                answer = client.receive()
+                self.seen.add((digest, answer.status if answer else None))
+                if answer is None or answer.headers["Connection"] == "close":
+                    client.close()
+                    client = self.service.connect()
+            self.rounds[number] += 1
+        client.close()
+
+    def reset(self) -> None:
+        """Forget what was answered to requests that were sent before now."""
+        self.await_round()
+        self.seen = set()
+        self.await_round()
+
+    def await_round(self) -> None:
+        """Wait until each client has begun and ended a round."""
+        ends = [before + 2 for before in self.rounds]
+        until(lambda: all(n >= end for n, end in zip(self.rounds, ends, strict=True)))

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.front import Fleet, Front, await_hit, cached, refusals
-from tests.support.load import Load, Reads
+from tests.support.late import SIZE, Undescribed, late_instance
+from tests.support.load import KeptAlive, Load, Reads
 from tests.support.servers import RedisServer, certificate, free_ports, program, until
 from tests.support.service import BIN, ROOT, Client, Service
 
@@ -345,23 +347,30 @@ def kept(headers: Mapping[str, str], without: set[str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in without}
 
 
+def purge(front: Front, *digests: str) -> subprocess.Popen[bytes]:
+    """Start the documented command."""
+    page = (ROOT / "docs" / "takedown.md").read_text()
+    (command,) = re.findall(
+        r"^# runuser -u www-data (deploy/purge.sh) [0-9a-f]{64}$", page, re.MULTILINE
+    )
+    here = {**os.environ, "CACHE": f"{front.folder}/cache"}
+    return subprocess.Popen([command, *digests], cwd=ROOT, env=here)
+
+
+def take_down(fleet: Fleet, *digests: str) -> None:
+    """Take messages down in the store, and remove them from the front's cache."""
+    store = {**os.environ, "HASHER_STORE": fleet.store.url}
+    subprocess.run([BIN / "flask", "store", "remove", *digests], cwd=ROOT, env=store, check=True)
+    assert purge(fleet.front, *digests).wait(60) == 0
+
+
 def test_what_was_taken_down_leaves_the_cache_by_the_documented_command(fleet: Fleet) -> None:
     texts = cached(fleet, 2)
     gone, other = (sha256(text.encode()).hexdigest() for text in texts)
     paths = f"/messages/{gone}", f"/messages/{gone}.txt"
     await_hit(fleet.front, paths[1])
     await_hit(fleet.front, f"/messages/{other}")
-    store = {**os.environ, "HASHER_STORE": fleet.store.url}
-    subprocess.run([BIN / "flask", "store", "remove", gone], cwd=ROOT, env=store, check=True)
-    assert [fleet.front.request("GET", path).headers["X-Cache"] for path in paths] == ["HIT"] * 2
-    page = (ROOT / "docs" / "takedown.md").read_text()
-    command = re.findall(r"^# (deploy/purge.sh) [0-9a-f]{64}$", page, re.MULTILINE)
-    reload = f"kill -HUP {fleet.front.process.pid}"
-    here = {**os.environ, "CACHE": f"{fleet.folder}/cache", "RELOAD": reload}
-    before = workers(fleet.front)
-    subprocess.run([*command, gone], cwd=ROOT, env=here, check=True)
-    # Until the last of them has ended, it may take a connection, and has the file open.
-    until(lambda: workers(fleet.front) and before.isdisjoint(workers(fleet.front)))
+    take_down(fleet, gone)
     for path in paths:
         answer = fleet.front.request("GET", path)
         assert answer.body == b'{"error":"This message was taken down."}\n'
@@ -376,10 +385,47 @@ def test_what_was_taken_down_leaves_the_cache_by_the_documented_command(fleet: F
     assert fleet.front.request("GET", f"/messages/{other}").status == 200
 
 
-def workers(front: Front) -> set[str]:
-    """The process ids of nginx's workers."""
-    number = front.process.pid
-    return set(Path(f"/proc/{number}/task/{number}/children").read_text().split())
+def test_kept_alive_clients_see_no_failure_of_a_purge_and_its_effect_when_it_returns(
+    fleet: Fleet, record_property: Record
+) -> None:
+    digests = [sha256(text.encode()).hexdigest() for text in cached(fleet, 4)]
+    with KeptAlive(fleet.front, digests) as readers:
+        for count, digest in enumerate(digests[:3], 1):
+            take_down(fleet, digest)
+            assert {status for _, status in readers.seen} <= {200, 410}
+            readers.reset()
+            gone = {(name, 410) for name in digests[:count]}
+            assert readers.seen == gone | {(name, 200) for name in digests[count:]}
+    requests = sum(readers.rounds) * len(digests)
+    record_property("front, 3 purges, kept-alive clients", f"{requests} sent, 0 failed")
+    assert "[crit]" not in fleet.front.log
+
+
+class AnyAnswer(Front):
+    """A front before an instance whose answers nothing describes."""
+
+    answers = Undescribed()
+
+
+@pytest.mark.parametrize("late", ["head", "body"])
+def test_an_answer_that_was_on_its_way_brings_nothing_back(tmp_path: Path, late: str) -> None:
+    path = f"/messages/{NAME}"
+    with late_instance() as instance, AnyAnswer(tmp_path, [instance.server_port] * 3) as front:
+        with ThreadPoolExecutor() as pool:
+            before = pool.submit(front.request, "GET", path)
+            assert instance.asked.wait(10)
+            if late == "body":
+                instance.head.set()
+                until(lambda: list(tmp_path.glob("cache/*/*/*.*")))
+            purging = purge(front, NAME)
+            time.sleep(0.3)  # it has removed what there was, and nginx waits for 0.8 s
+            instance.head.set()
+            if late == "head":
+                instance.body.set()
+            assert purging.wait(60) == 0
+            instance.body.set()
+            assert before.result().body == b"x" * SIZE
+        assert front.request("GET", path).headers["X-Cache"] == "MISS"
 
 
 def test_a_query_does_not_make_another_message(fleet: Fleet) -> None:
