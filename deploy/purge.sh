@@ -3,6 +3,12 @@
 # The file of an entry is named by the MD5 of its key, $uri, in folders as `levels` says.
 set -eu
 cd "${CACHE:-/var/lib/nginx/messages}"  # as proxy_cache_path in nginx.conf
+for digest; do
+    printf %s "$digest" | grep -qxE '[0-9a-f]{64}' || {
+        echo "Not a digest, which has 64 of 0-9 and a-f: $digest. Nothing was removed." >&2
+        exit 2
+    }
+done
 
 # nginx takes a file of version 0 for that of another nginx, and asks an instance. It must be told so
 # in the file: open_file_cache keeps a file that was removed open. An answer that is being sent goes

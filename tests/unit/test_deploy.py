@@ -1,12 +1,14 @@
 """What lies in deploy/ for the tools of operators, read by these tools."""
 
 import json
+import os
 import re
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import md5
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -268,3 +270,25 @@ def test_the_settings_of_the_units_are_settings() -> None:
     assert "HASHER_STORE" in named
     assert "PORT" not in named
     assert named - described == set()
+
+
+def test_a_purge_of_no_digest_removes_nothing_and_says_so(tmp_path: Path) -> None:
+    digest = "0" * 64
+    key = md5(f"/messages/{digest}".encode(), usedforsecurity=False).hexdigest()
+    entry = tmp_path / key[-2:] / key[-4:-2] / key
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(b"entry")
+    for wrong in ("", "0" * 63, "A" * 64, f"{digest}.txt", f"../{digest}"):
+        ended = purge(tmp_path, digest, wrong)
+        assert (ended.returncode, entry.read_bytes()) == (2, b"entry")
+        assert ended.stderr.startswith("Not a digest")
+    assert purge(tmp_path / "elsewhere", digest).returncode != 0
+    assert purge(tmp_path, digest).returncode == 0
+    assert not entry.exists()
+
+
+def purge(cache: Path, *digests: str) -> subprocess.CompletedProcess[str]:
+    """Run deploy/purge.sh on a folder."""
+    env = {**os.environ, "CACHE": str(cache)}
+    command = [str(DEPLOY / "purge.sh"), *digests]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
