@@ -58,6 +58,12 @@ def on_starting(server: Arbiter) -> None:
         metric_files.open_for(server)
 
 
+def on_reload(_server: Arbiter) -> None:
+    """Repair, in the master, what the new workers need."""
+    if settings.metrics == "on":
+        metric_files.renew()
+
+
 def when_ready(server: Arbiter) -> None:
     """Prepare for SIGTERM, and log what was started."""
     draining.drain_before_stop(server, settings.drain_seconds)

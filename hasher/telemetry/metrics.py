@@ -19,9 +19,9 @@ from typing import Any
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from hasher.stores import Driver, Location, Stored, StoreFull, Unusable
+from hasher.telemetry import reserved_file
 from hasher.telemetry.record import Observer, RequestRecord
 
 OURS = CollectorRegistry()
@@ -92,15 +92,21 @@ metrics = Blueprint("metrics", __name__)
 def exposition() -> Response:
     """Answer the metrics of all workers, in Prometheus's text format."""
     TALLY.flush()
-    registry = OURS
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(
-        generate_latest(registry),
+        exposed(),
         headers={"Cache-Control": "no-store"},
         content_type=CONTENT_TYPE_PLAIN_0_0_4,
     )
+
+
+def exposed() -> bytes:
+    """Return the metrics of all workers, or of this one if their files cannot be used."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        try:
+            return reserved_file.values_of_all()
+        except reserved_file.UNREADABLE as error:
+            reserved_file.warn(error)
+    return generate_latest(OURS)
 
 
 def describe(version: str, location: Location) -> None:

@@ -1,9 +1,11 @@
 """Metrics over workers: checked against what the clients themselves have counted."""
 
 import os
+import re
+import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,92 @@ def test_no_metric_is_missing_with_preload(tmp_path: Path) -> None:
 FULL = 'mount -t tmpfs -o size="$1" none /dev/shm && shift && exec "$@"'
 
 
+def replace_by_a_file(folder: Path) -> None:
+    """Put a file where the folder was."""
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def remake(folder: Path) -> None:
+    """Put an empty folder with other rights where the folder was."""
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o555)
+
+
+def remove_counters(folder: Path) -> None:
+    """Remove a single file of each worker."""
+    for file in folder.glob("counter_*"):
+        file.unlink()
+
+
+def spoil_a_file(folder: Path) -> None:
+    """Put bytes that are no values where those of a worker were."""
+    file = next(folder.glob("counter_*"))
+    file.unlink()
+    file.write_bytes(b"no")
+
+
+LOSS = "The files of metrics in "
+
+
+@pytest.mark.parametrize(
+    "harm", [shutil.rmtree, replace_by_a_file, remake, remove_counters, spoil_a_file]
+)
+def test_if_the_files_are_lost_each_worker_answers_its_own_counts_until_a_reload(
+    service: Service, harm: Callable[[Path], None]
+) -> None:
+    with Load(service) as load:
+        until(lambda: load.has_sent(100))
+    folder, old = metric_folder(service), service.workers()
+    harm(folder)
+    for number in range(10):
+        service.post(f"message {number}")
+        found = samples(service, "hasher_requests_total")
+        assert found["POST /messages 201"] > 0
+    until(lambda: LOSS in service.log)
+    service.assert_well()
+    assert set(said_once_each(service)) <= set(old)
+    for _ in range(2):
+        before = service.workers()
+        service.signal(signal.SIGHUP)
+        until(lambda before=before: not any(map(is_running, before)))  # type: ignore[misc]
+    said = len(said_once_each(service))
+    grown = counted(service)[201]
+    for number in range(10):
+        service.post(f"after {number}")
+    until(lambda: counted(service)[201] == grown + 10)
+    for _ in range(10):
+        assert counted(service)[201] == grown + 10
+    assert len(said_once_each(service)) == said
+    service.signal(signal.SIGTERM)
+    assert service.process.wait(10) == 0
+    assert "Traceback" not in service.log
+
+
+def said_once_each(service: Service) -> list[int]:
+    """The workers that have logged the loss of their files; each has logged it once."""
+    lines = [line for line in service.log.splitlines() if LOSS in line]
+    workers = [int(re.findall(r"\[(\d+)\]", line)[0]) for line in lines]
+    assert len(set(workers)) == len(workers)
+    return workers
+
+
+def test_workers_come_and_go_while_the_folder_is_missing(service: Service) -> None:
+    shutil.rmtree(metric_folder(service))
+    for lost in service.workers():
+        os.kill(lost, signal.SIGKILL)
+        until(lambda lost=lost: not is_running(lost))  # type: ignore[misc]
+        until(lambda: len(service.workers()) == 2)
+    for number in range(10):
+        service.post(f"message {number}")
+        assert service.request("GET", "/metrics").status == 200
+    said_once_each(service)
+    service.signal(signal.SIGUSR2)
+    until(lambda: "Master.2" in service.log or service.log.count("Starting gunicorn") == 2)
+    service.assert_well()
+    assert "Traceback" not in service.log
+
+
 def with_room(size: str) -> list[str]:
     """Return the start of a command that has so much room for metrics."""
     if os.geteuid():
@@ -144,7 +232,10 @@ def with_room(size: str) -> list[str]:
 
 @pytest.mark.parametrize("size", ["4k", "32k", "96k"])
 def test_without_room_for_metrics_serving_goes_on(tmp_path: Path, size: str) -> None:
-    """Neither their first page finds room, nor the first values, nor any more."""
+    """Neither their first page finds room, nor the first values, nor any more.
+
+    `/metrics` has what the worker itself counts.
+    """
     command = [*with_room(size), str(BIN / PROCFILE[0]), *PROCFILE[1:]]
     with Service(tmp_path / "log", command=command) as service:
         (worker,) = service.workers()
@@ -153,9 +244,10 @@ def test_without_room_for_metrics_serving_goes_on(tmp_path: Path, size: str) -> 
                 service.request(("GET", "PUT", "HEAD", "OPTIONS", "DELETE")[number % 5], f"/{path}")
             service.post(f"message {number}")
             assert service.request("GET", "/metrics").status == 200
+        assert samples(service, "hasher_messages_total")["new"] == 20
         service.assert_well()
         assert service.workers() == [worker]
-        assert service.log.count("There is no room for a file of metrics (No space left") == 1
+        assert service.log.count("cannot be used (No space left on device)") == 1
 
 
 def metric_folder(service: Service) -> Path:
