@@ -120,7 +120,7 @@ def test_a_peer_whose_address_is_not_utf_8_is_served(tmp_path: Path) -> None:
         Server(tmp_path / "server", bind=f"unix:{folder}/socket"),
         socket.socket(socket.AF_UNIX) as peer,
     ):
-        peer.bind(folder.encode() + b"/\xff")
+        peer.bind(b"\0" + folder.encode() + b"\xff")
         peer.connect(f"{folder}/socket")
         for fields in ("", "X: a\r\nX: b\r\n"):
             peer.sendall(HELLO.replace(b"\r\n\r\n", b"\r\n" + fields.encode() + b"\r\n"))
