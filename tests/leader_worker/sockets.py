@@ -152,6 +152,17 @@ def is_large(difference: Difference) -> bool:
     return bool(last) and getattr(last[0], "size", 0) > DRAINED
 
 
+def is_outside(difference: Difference) -> bool:
+    """Return whether the last request names a SCRIPT_NAME that its path is outside of."""
+    ours, theirs = difference.ours.answers, difference.theirs.answers
+    return (
+        b"script_name" in difference.sent.lower()
+        and 0 < len(ours) <= len(theirs)
+        and ours[-1].status == 404
+        and ours[:-1] == theirs[: len(ours) - 1]
+    )
+
+
 def is_unasked(difference: Difference) -> bool:
     """Return whether the connection ends since the application read no body that was expected."""
     ours, theirs = difference.ours.answers, difference.theirs.answers
@@ -205,6 +216,7 @@ WANTED = (
     Wanted("lost", "gthread closes over bytes that it has not read; we linger", is_lost),
     Wanted("cut", "a body that is cut is refused with 400, and not handed on", is_cut),
     Wanted("expect", "a body that was expected and not asked for ends it", is_unasked),
+    Wanted("outside", "a path outside of SCRIPT_NAME is 404, and 500 at gthread", is_outside),
     Wanted("large", "gthread ends a connection after a large body that nobody read", is_large),
     Wanted("second", "gthread answers, and then refuses the body that nobody read", is_second),
     Wanted("huge chunk", "gthread fails with 500; it is refused, or cut", has_huge_chunk),
