@@ -47,7 +47,6 @@ class Connection:
         "count",
         "deadline",
         "discards",
-        "discards_later",
         "environ",
         "greeted",
         "held",
@@ -84,8 +83,8 @@ class Connection:
         self.count = 0
         """How many requests gunicorn's parser has read."""
         self.deadline = 0.0
-        self.owes = self.closes = self.discards_later = False
-        """Whether an answer is owed; whether the last one ends it, and what comes is discarded."""
+        self.owes = self.closes = False
+        """Whether an answer is owed; whether the last one ends the connection."""
         self.rest: list[memoryview] = []
         """What the client has not taken of the last answer."""
         self.since = 0.0
@@ -310,8 +309,8 @@ class Connections:
         seconds = 0.0 if busy else LOOK if self._listens or self.closed else self._rest
         called = False
         for number in self._poller.wait(seconds, len(self._numbers) + 8):
-            if conn := self._numbers.get(number):
-                self._ready.extend([conn] if self._claim(conn) else [])
+            if number in self._numbers:
+                self._note_ready(self._numbers[number])
             elif number == self._alarm:
                 os.read(self._alarm, 4096)
             else:
@@ -324,6 +323,11 @@ class Connections:
             self._look(now)
         if called and self._listens:
             self._let_in()
+
+    def _note_ready(self, conn: Connection) -> None:
+        """Queue a connection that is idle and can be read, or written to."""
+        if self._claim(conn):
+            self._ready.append(conn)
 
     def _let_in(self) -> None:
         """Accept some connections in this round, unless it is another worker's turn.

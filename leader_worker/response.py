@@ -12,7 +12,7 @@ from gunicorn.http import errors, wsgi
 from gunicorn.http.message import TOKEN_RE
 from gunicorn.util import is_hoppish
 
-from leader_worker.lane import PRINTABLE
+from leader_worker.lane import PRINTABLE, Environ
 
 NAMES = 1000  # field names that are remembered
 PLAIN, LENGTH, DROPPED = range(1, 4)  # kinds of fields
@@ -105,12 +105,17 @@ class Response:
             if not wsgi.HEADER_VALUE_RE.fullmatch(value):
                 raise InvalidResponseHeader(repr(name))
 
-    def send(self, body: Iterable[bytes], *, closes: bool = False) -> None:
+    def answer(self, application: Callable[..., Iterable[bytes]], environ: Environ) -> None:
+        """Call `application`, and send what it returns."""
+        body = application(environ, self.start_response)
+        self.closes = self.closes or CLOSE in environ
+        self.send(body)
+
+    def send(self, body: Iterable[bytes]) -> None:
         """Send the iterable that the application has returned, and close it.
 
         What the client does not take at once is left in `rest`, unless that is a lot.
         """
-        self.closes = self.closes or closes
         try:
             if self._length is None and isinstance(body, (list, tuple)):
                 self._announce(sum(map(len, body)))
@@ -141,10 +146,9 @@ class Response:
         if self._head:
             data, self._head = self._head + data, b""
             self.headers_sent = True
-        if not self.rest and (sent := self.sock.push(data)) < len(data):
+        sent = 0 if self.rest else self.sock.push(data)
+        if sent < len(data):
             self._keep(memoryview(data)[sent:])
-        elif self.rest:
-            self._keep(memoryview(data))
 
     def _keep(self, rest: memoryview) -> None:
         """Keep `rest` until the client takes it. Wait for the client if that is too much."""

@@ -160,5 +160,9 @@ class TLSSocket(Waiting, ssl.SSLSocket):
                 return False
             except ssl.SSLWantWriteError:
                 self.wait(select.POLLOUT)
+            except ssl.SSLError:  # what the client speaks is no TLS
+                raise
+            except OSError as error:
+                raise Gone from error
             else:
                 return True

@@ -28,7 +28,7 @@ from leader_worker.lead import Lead
 from leader_worker.received import Received
 from leader_worker.received import Request as WholeRequest
 from leader_worker.refusals import Busy, Cut, Late, refusal_of, whole_response
-from leader_worker.response import CLOSE, Response
+from leader_worker.response import Response
 from leader_worker.sockets import STALL, Gone, LeadersSocket, Stalled, TLSSocket
 from leader_worker.unfinished import Unfinished
 
@@ -103,10 +103,10 @@ class Threads:
 
     def go_on(self, conn: Connection) -> None:
         """Take the next step on a connection: its handshake, receiving, or an answer."""
-        if conn.discards:
-            self.discard(conn)
-        elif conn.rest:
+        if conn.rest:
             self.send_rest(conn)
+        elif conn.discards:
+            self.discard(conn)
         elif conn.postponed:
             self.leave_to_gunicorn(conn, conn.unread)
         elif conn.unread:
@@ -254,14 +254,17 @@ class Threads:
         left = {number for number, _ in poll.poll(0)} if waiting else set()
         for number, conn in waiting.items():
             refused = number in left or conn.postponed < late
-            if refused or (conn.unfinished and self.connections.make_room(RECEIVE)):
-                with suppress(ValueError):  # raised if it has a place by now
-                    self.postponed.remove(conn)
-                    conn.postponed = 0.0
-                    if refused:
-                        self.fail(conn, Busy())
-                    else:
-                        self.connections.keep(conn, STALL)
+            if not (refused or (conn.unfinished and self.connections.make_room(RECEIVE))):
+                continue
+            try:
+                self.postponed.remove(conn)
+            except ValueError:  # it has a place by now
+                continue
+            conn.postponed = 0.0
+            if refused:
+                self.fail(conn, Busy())
+            else:
+                self.connections.keep(conn, STALL)
 
     def starved_since(self) -> float | None:
         """Return since when a request has waited for a thread, or None if that is not too long."""
@@ -302,8 +305,7 @@ class Threads:
         if self.log.access_log_enabled:
             self.respond_and_log(response, environ)
         else:
-            body = self.application(environ, response.start_response)
-            response.send(body, closes=CLOSE in environ)
+            response.answer(self.application, environ)
 
     def respond_and_log(self, response: Response, environ: Environ) -> None:
         """Call the application, send its answer, and write gunicorn's access log."""
@@ -312,8 +314,7 @@ class Threads:
             request.headers = fields_of(environ)
         started = datetime.now(UTC)
         try:
-            body = self.application(environ, response.start_response)
-            response.send(body, closes=CLOSE in environ)
+            response.answer(self.application, environ)
         finally:
             self.log.access(response, request, environ, datetime.now(UTC) - started)
 
@@ -336,7 +337,6 @@ class Threads:
         conn.closes = response.closes
         conn.sock.waits_since = None
         if response.rest:
-            conn.discards, conn.discards_later = False, conn.discards
             conn.rest, conn.since = response.rest, monotonic()
             self.hold_rest(conn)
         else:
@@ -385,7 +385,6 @@ class Threads:
             del conn.rest[0]
         self.connections.unpoll(conn)
         self.connections.hold_bytes(conn, 0)
-        conn.discards = conn.discards_later
         self.go_on_after(conn)
 
     def take_turns(self, conn: Connection) -> None:
