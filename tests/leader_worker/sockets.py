@@ -211,7 +211,11 @@ def has_huge_chunk(difference: Difference) -> bool:
 WANTED = (
     Wanted("no Host", "RFC 9112, section 3.2: it is refused with 400", lacks_host),
     Wanted("lists", "`close` in a list of Connection ends the connection", lists_close),
-    Wanted("asked", "the application's `Connection: close` is heeded", application_closes),
+    Wanted(
+        "asked",
+        "the application asks for the end; gthread does not know how",
+        application_closes,
+    ),
     Wanted("length", "a list's length is sent to HTTP/1.0, too", announces_length),
     Wanted("lost", "gthread closes over bytes that it has not read; we linger", is_lost),
     Wanted("cut", "a body that is cut is refused with 400, and not handed on", is_cut),

@@ -1,5 +1,6 @@
 """TLS by gunicorn itself: it takes the fast lane, and no client of it delays another."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,3 +118,16 @@ def test_clients_that_stall_after_their_handshake_hold_no_thread(
         assert is_well(secure, context)
     for client in stalled:
         client.close()
+
+
+def test_a_client_that_resets_its_handshake_leaves_no_trace(
+    secure: Server, context: ssl.SSLContext
+) -> None:
+    for sent in (b"", START):
+        with Client(secure.address) as client:
+            client.send(sent)
+            assert is_well(secure, context)  # so its handshake was begun
+            linger = b"\1\0\0\0\0\0\0\0"  # so that closing sends a reset
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        assert is_well(secure, context)  # so the reset was looked at
+    assert "Traceback" not in secure.log
