@@ -12,6 +12,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Request(GunicornRequest):
     """A request that gunicorn's parser has read."""
 
+    body: Any
+
     def should_close(self) -> bool:
         """Return whether the connection ends: also after a list with `close` in it.
 
@@ -20,6 +22,16 @@ class Request(GunicornRequest):
         lists = [value for name, value in self.headers if name == "CONNECTION"]
         options = {option.strip(" \t").lower() for option in ",".join(lists).split(",")}
         return "close" in options or super().should_close()
+
+    def release(self) -> None:
+        """Let go of the body, of which a part may not be read.
+
+        Its reader refers to itself and to the request. Until the garbage collector came, they would
+        keep what was received.
+        """
+        if parser := getattr(self.body.reader, "parser", None):
+            parser.close()
+        self.body = None
 
 
 class Received(SocketUnreader):

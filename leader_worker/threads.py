@@ -283,6 +283,14 @@ class Threads:
         if request.version >= (1, 1) and "HOST" not in dict(request.headers):
             raise InvalidHeader("HOST", req=request)  # RFC 9112, section 3.2
         received.expect(request)
+        try:
+            self.respond_by_gunicorn(conn, request, received)
+        finally:
+            request.release()
+        self.after(conn)
+
+    def respond_by_gunicorn(self, conn: Connection, request: Any, received: Received) -> None:
+        """Answer a request that gunicorn's parser has read, and find what comes behind it."""
         environ: Any
         conn.response, environ = create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=Response
@@ -294,9 +302,6 @@ class Threads:
         self.respond(conn.response, environ)
         self.read_rest(conn, request, received)
         conn.unread = received.rest()
-        # It refers to its body, which refers to it: together they would wait for the collector.
-        request.body = None
-        self.after(conn)
 
     def respond(self, response: Response, environ: Environ) -> None:
         """Call the application, and send its answer."""

@@ -39,6 +39,12 @@ def unread(environ: Environ, start_response: Start) -> Iterable[bytes]:
     return answer(start_response, b"unread")
 
 
+def part(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Read a part of the body, and want the connection to end."""
+    environ["leader_worker.close"] = True
+    return answer(start_response, b"x" * len(environ["wsgi.input"].read(1_000_000)))
+
+
 def swallow(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Answer, whatever reading the body has raised."""
     for _ in range(3):
@@ -187,6 +193,7 @@ ROUTES = {
         leave,
         no_content,
         no_length,
+        part,
         process,
         silent,
         split,

@@ -1,6 +1,7 @@
 """A few clients that are as bad as they can be, and others that are answered beside them."""
 
 import re
+import resource
 import signal
 import socket
 import tempfile
@@ -59,6 +60,23 @@ def test_chunks_that_are_not_whole_cost_nothing_while_they_wait(tmp_path: Path) 
             (worker,) = server.workers()
             until(lambda: is_idle(worker))
         assert server.is_well()
+
+
+def test_a_body_of_which_a_part_is_read_is_not_kept(tmp_path: Path) -> None:
+    sent = request("/part", "Transfer-Encoding: chunked") + b"16e360\r\n" + b"x" * 1_200_000
+    with Server(tmp_path, "--threads", "2") as server:
+        assert server.is_well()
+        (worker,) = server.workers()
+        before = memory(worker)
+        for _ in range(100):
+            assert len(server.ask(sent).content) == 1_000_000
+        assert memory(worker) - before < 40_000_000
+
+
+def memory(worker: int) -> int:
+    """Return how many bytes of memory a process has."""
+    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def is_idle(worker: int) -> bool:
